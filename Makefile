@@ -1,0 +1,47 @@
+# Verbs: env, demo, test, check, bench. Each makes the environment first; it is quick once made.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CODE := transformer_lens tests benchmarks demo
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test check lint types imports format bench clean
+
+help: ## lists the verbs
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+env: $(STAMP) ## makes .venv with the pinned versions of constraints/dev.txt
+
+$(STAMP): pyproject.toml constraints/dev.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints/dev.txt --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP) ## loads a real small model in every mode, side by side, and draws its logit lens
+	$(BIN)/python -m demo
+
+test: $(STAMP) ## runs every test
+	$(BIN)/python -m pytest
+
+check: lint types imports test ## what CI runs: format, lint, types, import directions, tests
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+imports: $(STAMP)
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## formats the code and fixes what ruff can fix
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+bench: $(STAMP) ## times and weighs loading against transformers, transformer-lens 3.9.0 and a plain copy
+	$(BIN)/python -m benchmarks.load
+
+clean: ## removes the environment and every cache
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

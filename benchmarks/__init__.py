@@ -1,0 +1,1 @@
+"""Measurements of loading, each in a process of its own."""

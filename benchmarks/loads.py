@@ -1,0 +1,52 @@
+"""What `benchmarks.load` measures: each function does its imports and returns the load itself.
+
+It is run by the Python of the environment that the library lives in, so nothing is imported at the top.
+"""
+
+
+def map_file(folder):
+    """The limit of doing nothing: the file is mapped, nothing is read."""
+    from safetensors.torch import load_file
+
+    return lambda: load_file(f"{folder}/model.safetensors")
+
+
+def clone(folder):
+    """The limit of having a copy: the file is mapped and every tensor cloned."""
+    from safetensors.torch import load_file
+
+    return lambda: {name: value.clone() for name, value in load_file(f"{folder}/model.safetensors").items()}
+
+
+def transformers(folder):
+    """A plain transformers model, without hooks, nothing folded."""
+    from transformers import GPT2LMHeadModel
+
+    return lambda: GPT2LMHeadModel.from_pretrained(folder, dtype="float32")
+
+
+def ours(folder, processed, load_mode):
+    """This project."""
+    from transformer_lens import HookedTransformer
+
+    load = HookedTransformer.from_pretrained if processed else HookedTransformer.from_pretrained_no_processing
+    return lambda: load(folder, load_mode=load_mode, dtype="float32", device="cpu", progress=False)
+
+
+def upstream(name, processed):
+    """transformer-lens 3.9.0, which finds the checkpoint under its official name in the hub cache made for it."""
+    import transformers.models.gpt2.modeling_gpt2  # noqa: F401  # lazily imported by upstream, inside the load
+
+    from transformer_lens import HookedTransformer
+
+    load = HookedTransformer.from_pretrained if processed else HookedTransformer.from_pretrained_no_processing
+    return lambda: load(name, dtype="float32", device="cpu")
+
+
+def describe(result):
+    """Says what is checked of each result: how many bytes it holds, how many of them lie in the file's mapping."""
+    from memory import mapped_bytes
+
+    tensors = list(result.values() if isinstance(result, dict) else result.parameters())
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return {"held": sum(storages.values()), "mapped": mapped_bytes(tensors)}

@@ -1,0 +1,165 @@
+"""Tiny random models of every architecture and variant, made on the spot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A transformers config by the name of its class and its fields."""
+
+    config_class: str
+    settings: dict[str, Any]
+
+    def config(self) -> Any:
+        """Makes the config, in whichever spelling this transformers understands."""
+        import transformers
+
+        return getattr(transformers, self.config_class)(**_spelled(self.settings))
+
+
+def _spelled(settings: dict[str, Any]) -> dict[str, Any]:
+    import transformers
+
+    out = dict(settings)
+    rope = out.get("rope_parameters")
+    if rope is not None and int(transformers.__version__.split(".")[0]) < 5:
+        rope = dict(out.pop("rope_parameters"))
+        out["rope_theta"] = rope.pop("rope_theta", 10000.0)
+        partial = rope.pop("partial_rotary_factor", None)
+        if partial is not None:
+            out["partial_rotary_factor"] = partial
+        if out.get("original_max_position_embeddings") is not None:
+            rope.pop("original_max_position_embeddings", None)
+        out["rope_scaling"] = rope
+    return out
+
+
+_LLAMA = {
+    "hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 3, "intermediate_size": 80, "vocab_size": 113,
+    "max_position_embeddings": 64, "num_hidden_layers": 2,
+}  # fmt: skip
+_SQUARE = {**_LLAMA, "intermediate_size": 48, "vocab_size": 48}
+_MHA = {**_LLAMA, "num_key_value_heads": 6}
+_PHI = {**_LLAMA, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+_GPT2 = {"n_embd": 48, "n_head": 6, "n_layer": 2, "vocab_size": 113, "n_positions": 64}
+_NEOX = {
+    "hidden_size": 48, "num_attention_heads": 3, "intermediate_size": 80, "vocab_size": 113,
+    "max_position_embeddings": 64, "num_hidden_layers": 2,
+}  # fmt: skip
+
+
+def _rope(kind: str, theta: float = 10000.0, **numbers: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": theta, **numbers}}
+
+
+_LONG = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.5, 2.0, 2.5, 3.0]}
+_SHORTER = {"short_factor": [1.0, 1.1, 1.2], "long_factor": [1.5, 2.0, 2.5]}
+
+VARIANTS: dict[str, Variant] = {
+    "gpt2": Variant("GPT2Config", _GPT2),
+    "gpt2-inner-inverse-untied": Variant(
+        "GPT2Config",
+        {**_GPT2, "n_layer": 3, "n_inner": 80, "scale_attn_by_inverse_layer_idx": True, "tie_word_embeddings": False},
+    ),
+    "gpt2-unscaled": Variant("GPT2Config", {**_GPT2, "scale_attn_weights": False}),
+    "gpt2-square": Variant("GPT2Config", {**_GPT2, "n_inner": 48, "vocab_size": 48, "n_positions": 48}),
+    "gpt-neox": Variant("GPTNeoXConfig", {**_NEOX, **_rope("default", partial_rotary_factor=0.25)}),
+    "gpt-neox-serial": Variant(
+        "GPTNeoXConfig",
+        {
+            **_NEOX,
+            "num_attention_heads": 6,
+            "use_parallel_residual": False,
+            "attention_bias": False,
+            "tie_word_embeddings": True,
+            **_rope("default", partial_rotary_factor=1.0),
+        },
+    ),  # fmt: skip
+    "gpt-neox-square": Variant(
+        "GPTNeoXConfig",
+        {**_NEOX, "intermediate_size": 48, "vocab_size": 48, **_rope("default", partial_rotary_factor=0.5)},
+    ),
+    "llama": Variant("LlamaConfig", _MHA),
+    "llama-gqa": Variant("LlamaConfig", _LLAMA),
+    "llama-mqa": Variant("LlamaConfig", {**_LLAMA, "num_key_value_heads": 1}),
+    "llama-tied": Variant("LlamaConfig", {**_LLAMA, "tie_word_embeddings": True}),
+    "llama-square": Variant("LlamaConfig", _SQUARE),
+    "llama-head-dim": Variant("LlamaConfig", {**_LLAMA, "head_dim": 10}),
+    "llama-bias": Variant("LlamaConfig", {**_LLAMA, "attention_bias": True, "mlp_bias": True}),
+    "llama-linear": Variant("LlamaConfig", {**_LLAMA, **_rope("linear", factor=4.0)}),
+    "llama-dynamic": Variant("LlamaConfig", {**_LLAMA, "max_position_embeddings": 24, **_rope("dynamic", factor=4.0)}),
+    "llama-llama3": Variant(
+        "LlamaConfig",
+        {
+            **_LLAMA,
+            **_rope(
+                "llama3",
+                500000.0,
+                factor=8.0,
+                low_freq_factor=1.0,
+                high_freq_factor=4.0,
+                original_max_position_embeddings=32,
+            ),
+        },
+    ),  # fmt: skip
+    "llama-yarn": Variant("LlamaConfig", {**_LLAMA, **_rope("yarn", factor=4.0, original_max_position_embeddings=16)}),
+    "mistral": Variant("MistralConfig", {**_LLAMA, "sliding_window": 5}),
+    "mistral-full": Variant("MistralConfig", {**_LLAMA, "sliding_window": None, "head_dim": 10}),
+    "mistral-square": Variant("MistralConfig", {**_SQUARE, "sliding_window": 7, "num_key_value_heads": 6}),
+    "qwen2": Variant("Qwen2Config", _LLAMA),
+    "qwen2-tied": Variant("Qwen2Config", {**_LLAMA, "tie_word_embeddings": True}),
+    "qwen2-windows": Variant(
+        "Qwen2Config",
+        {**_LLAMA, "num_hidden_layers": 4, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2},
+    ),
+    "qwen2-square": Variant("Qwen2Config", _SQUARE),
+    "phi3": Variant("Phi3Config", {**_PHI, "num_key_value_heads": 6, "sliding_window": 5}),
+    "phi3-gqa": Variant("Phi3Config", _PHI),
+    "phi3-square": Variant("Phi3Config", {**_PHI, "intermediate_size": 48, "vocab_size": 48}),
+    "phi3-longrope": Variant(
+        "Phi3Config",
+        {
+            **_PHI,
+            "original_max_position_embeddings": 32,
+            **_rope("longrope", original_max_position_embeddings=32, partial_rotary_factor=1.0, **_LONG),
+        },
+    ),  # fmt: skip
+    "phi3-mini": Variant(
+        "Phi3Config",
+        {
+            **_PHI,
+            "tie_word_embeddings": True,
+            "original_max_position_embeddings": 32,
+            **_rope("longrope", original_max_position_embeddings=32, partial_rotary_factor=0.75, **_SHORTER),
+        },
+    ),  # fmt: skip
+}
+
+
+def make_model(variant: Variant, dtype: torch.dtype = torch.float32, std: float = 0.25) -> Any:
+    """Makes the model in eval mode, with every parameter drawn from N(0, std^2); norm weights lie around 1.
+
+    The draw goes by sorted names, so that it is the same under every release of transformers.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_config(variant.config(), attn_implementation="eager").eval().to(torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+            if parameter.ndim == 1 and name.endswith("weight"):
+                parameter.add_(1.0)
+    return model.to(dtype)
+
+
+def save(variant: Variant, folder: Path, dtype: torch.dtype = torch.float32, std: float = 0.25) -> Path:
+    """Writes the model that `make_model` makes as a safetensors checkpoint without tokenizer."""
+    make_model(variant, dtype, std).save_pretrained(folder, safe_serialization=True)
+    return folder

@@ -1,0 +1,60 @@
+"""Upstream's import path for the functions, and what only it has."""
+
+import json
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from transformer_lens import utilities, utils
+
+UPSTREAM = """
+ACTIVATION_FN_DICT CACHE_DIR FactoredMatrix LocallyOverridenDefaults Slice SliceInput USE_DEFAULT_VALUE
+calc_fan_in_and_fan_out check_structure clear_huggingface_cache composition_scores download_file_from_hf gelu_fast
+filter_dict_by_prefix gelu_new gelu_pytorch_tanh get_act_name get_attention_mask get_corner get_cumsum_along_dim
+get_dataset get_device get_input_with_manually_prepended_bos get_nested_attr get_offset_position_ids
+get_tokenizer_with_bos get_tokens_with_bos_removed init_kaiming_normal_ init_kaiming_uniform_ init_xavier_normal_
+init_xavier_uniform_ is_library_available is_lower_triangular is_square keep_single_column lm_accuracy
+lm_cross_entropy_loss override_or_use_default_value print_gpu_mem remove_batch_dim repeat_along_head_dimension
+sample_logits select_compatible_kwargs set_nested_attr solu test_prompt to_numpy tokenize_and_concatenate transpose
+warn_if_mps
+""".split()
+
+
+def test_holds_every_name_of_both_upstream_lines():
+    assert set(UPSTREAM) <= set(vars(utils)) and set(UPSTREAM) <= set(utils.__all__)
+    assert "slice" not in vars(utils)
+
+
+def test_holds_the_same_objects():
+    assert utils.get_act_name is utilities.get_act_name
+    assert utils.ACTIVATION_FN_DICT is utilities.SUPPORTED_ACTIVATIONS
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Stands in for the hub: a folder."""
+    made = ModuleType("hub")
+    made.asked = []
+
+    def download_file(repo_name, name, *, cache_dir=None, **kwargs):
+        made.asked.append((repo_name, name, cache_dir, kwargs))
+        return tmp_path / name
+
+    made.download_file = download_file
+    monkeypatch.setitem(sys.modules, "transformer_lens.loading.sources.hub", made)
+    return made
+
+
+def test_downloads_and_reads_by_the_files_ending(hub, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"a": 1}))
+    (tmp_path / "sub").mkdir()
+    torch.save({"w": torch.ones(2)}, tmp_path / "sub" / "model.pth")
+    torch.save({"w": torch.ones(3)}, tmp_path / "model.bin")
+    assert utils.download_file_from_hf("me/mine", "config.json", revision="main") == {"a": 1}
+    assert utils.download_file_from_hf("me/mine", "model.pth", subfolder="sub")["w"].shape == (2,)
+    assert utils.download_file_from_hf("me/mine", "model.bin", force_is_torch=True)["w"].shape == (3,)
+    assert utils.download_file_from_hf("me/mine", "model.bin", cache_dir="there") == str(tmp_path / "model.bin")
+    assert hub.asked[0] == ("me/mine", "config.json", None, {"revision": "main"})
+    assert hub.asked[1][1] == "sub/model.pth" and hub.asked[3][2] == "there"

@@ -1,0 +1,66 @@
+"""Transformers whose every activation has a name and can be read or replaced.
+
+The names below are imported eagerly: ``transformer_lens.HookedTransformer`` is a class as an attribute and a module
+as an import path, and an attribute found lazily would turn into the module after its first import.
+"""
+
+from transformer_lens import loading, utilities, utils
+from transformer_lens.ActivationCache import ActivationCache
+from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
+from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.FactoredMatrix import FactoredMatrix
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.HookedRootModule import HookedRootModule
+from transformer_lens.HookedTransformer import HookedTransformer
+from transformer_lens.loading.report import LoadReport
+
+from transformer_lens import components, factories  # isort: skip
+
+EasyTransformer = HookedTransformer
+EasyTransformerConfig = HookedTransformerConfig
+HookedTransformerKeyValueCache = TransformerLensKeyValueCache
+HookedTransformerKeyValueCacheEntry = TransformerLensKeyValueCacheEntry
+EasyTransformerKeyValueCache = TransformerLensKeyValueCache
+EasyTransformerKeyValueCacheEntry = TransformerLensKeyValueCacheEntry
+
+__version__ = "3.10.0"
+
+__all__ = [
+    "ActivationCache",
+    "EasyTransformer",
+    "EasyTransformerConfig",
+    "EasyTransformerKeyValueCache",
+    "EasyTransformerKeyValueCacheEntry",
+    "FactoredMatrix",
+    "HookPoint",
+    "HookedRootModule",
+    "HookedTransformer",
+    "HookedTransformerConfig",
+    "HookedTransformerKeyValueCache",
+    "HookedTransformerKeyValueCacheEntry",
+    "LoadReport",
+    "TransformerLensKeyValueCache",
+    "TransformerLensKeyValueCacheEntry",
+    "__version__",
+    "components",
+    "factories",
+    "loading",
+    "utilities",
+    "utils",
+]
+
+_NOT_HERE = {
+    "TransformerBridge": "this project keeps HookedTransformer: use HookedTransformer.from_pretrained(...)",
+    "HookedEncoder": "encoders (BERT) are not part of this release; upstream transformer-lens 3.9 has them",
+    "HookedEncoderDecoder": "encoder-decoders (T5) are not part of this release; upstream transformer-lens 3.9 has them",
+    "HookedAudioEncoder": "audio encoders are not part of this release; upstream transformer-lens 3.9 has them",
+    "BertNextSentencePrediction": "BERT is not part of this release; upstream transformer-lens 3.9 has it",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _NOT_HERE:
+        # An AttributeError would be swallowed by `from transformer_lens import ...` and its words lost.
+        raise ImportError(f"transformer_lens.{name} does not exist in this version: {_NOT_HERE[name]}.")
+    raise AttributeError(f"module 'transformer_lens' has no attribute {name!r}")

@@ -1,0 +1,130 @@
+"""Rotary position embedding, in every way of stretching it.
+
+Angles are ``position * f_j``, ``f_j = theta^(-2j / D)`` for j < D / 2 (Su et al., 2021). Tables of cosines and sines
+are shared between all layers and models of the same numbers, and hold only positions that have been used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+
+_MAX_TABLES = 16
+_tables: OrderedDict[tuple[Any, ...], tuple[Tensor, Tensor]] = OrderedDict()
+
+
+def depends_on_length(cfg: HookedTransformerConfig) -> bool:
+    """Whether the angle of a position depends on how long the sequence is."""
+    return cfg.rope_scaling is not None and cfg.rope_scaling["rope_type"] in ("dynamic", "longrope")
+
+
+def inverse_frequencies(cfg: HookedTransformerConfig, length: int) -> tuple[Float[Tensor, half], float]:
+    """Returns ``f_j`` of a sequence of `length` tokens, and the factor of its cosines and sines.
+
+    Sources: linear (Chen et al., 2023), dynamic NTK (the Transformers implementation), llama3 (Dubey et al., 2024),
+    yarn (Peng et al., 2023), longrope (Ding et al., 2024).
+    """
+    assert cfg.rotary_dim is not None
+    dim, theta = cfg.rotary_dim, float(cfg.rotary_base)
+    exponents = torch.arange(0, dim, 2, dtype=torch.float32) / dim
+    plain = 1.0 / theta**exponents
+    scaling = cfg.rope_scaling
+    if scaling is None:
+        return plain, 1.0
+    kind = scaling["rope_type"]
+    if kind == "linear":
+        return plain / scaling["factor"], 1.0
+    if kind == "dynamic":
+        trained, factor = scaling["max_position_embeddings"], scaling["factor"]
+        stretched = factor * max(length, trained) / trained - (factor - 1)
+        return 1.0 / (theta * stretched ** (dim / (dim - 2))) ** exponents, 1.0
+    if kind == "llama3":
+        trained = scaling["original_max_position_embeddings"]
+        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+        turns = trained * plain / (2 * math.pi)
+        keep = ((turns - low) / (high - low)).clamp(0, 1)
+        return (1 - keep) * plain / scaling["factor"] + keep * plain, 1.0
+    if kind == "yarn":
+        trained = scaling["original_max_position_embeddings"]
+
+        def dimension_of(turns: float) -> float:
+            return dim * math.log(trained / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+        first, last = dimension_of(scaling["beta_fast"]), dimension_of(scaling["beta_slow"])
+        if scaling["truncate"]:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, dim - 1)
+        if first == last:
+            last += 0.001
+        ramp = ((torch.arange(dim // 2, dtype=torch.float32) - first) / (last - first)).clamp(0, 1)
+        return ramp * plain / scaling["factor"] + (1 - ramp) * plain, float(scaling["attention_factor"])
+    if kind == "longrope":
+        is_long = length > scaling["original_max_position_embeddings"]
+        stretch = torch.tensor(scaling["long_factor"] if is_long else scaling["short_factor"], dtype=torch.float32)
+        return plain / stretch, float(scaling["attention_factor"])
+    raise ValueError(f"rope_type = {kind!r} is not one of linear, dynamic, llama3, yarn, longrope.")
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple(sorted((key, _frozen(item)) for key, item in value.items()))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _length_class(cfg: HookedTransformerConfig, length: int) -> int:
+    """Returns the same number for lengths with the same angles."""
+    if not depends_on_length(cfg):
+        return 0
+    assert cfg.rope_scaling is not None
+    if cfg.rope_scaling["rope_type"] == "longrope":
+        return int(length > cfg.rope_scaling["original_max_position_embeddings"])
+    return max(length, cfg.rope_scaling["max_position_embeddings"])
+
+
+def rotary_table(
+    cfg: HookedTransformerConfig, length: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Float[Tensor, "some_pos half"], Float[Tensor, "some_pos half"]]:
+    """Returns cosines and sines for at least `length` positions of a sequence of `length` tokens."""
+    key = (
+        cfg.rotary_dim, float(cfg.rotary_base), _frozen(cfg.rope_scaling), _length_class(cfg, length), device, dtype
+    )  # fmt: skip
+    known = _tables.get(key)
+    if known is None or known[0].shape[0] < length:
+        rows = max(64, 1 << (length - 1).bit_length())
+        frequencies, factor = inverse_frequencies(cfg, length)
+        angles = torch.arange(rows, dtype=torch.float32)[:, None] * frequencies
+        known = ((angles.cos() * factor).to(device, dtype), (angles.sin() * factor).to(device, dtype))
+        _tables[key] = known
+        while len(_tables) > _MAX_TABLES:
+            _tables.popitem(last=False)
+    _tables.move_to_end(key)
+    return known
+
+
+def rotate(
+    x: Float[Tensor, "batch pos head d_head"],
+    cos: Float[Tensor, "*batch pos half"],
+    sin: Float[Tensor, "*batch pos half"],
+    adjacent_pairs: bool,
+) -> Float[Tensor, "batch pos head d_head"]:
+    """Rotates each pair of the first ``2 * half`` dimensions by its angle; the rest passes.
+
+    Pairs are dimensions j and j + half, or 2j and 2j + 1 if `adjacent_pairs`.
+    """
+    half = cos.shape[-1]
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+    turned, rest = x[..., : 2 * half], x[..., 2 * half :]
+    if adjacent_pairs:
+        first, second = turned[..., 0::2], turned[..., 1::2]
+        out = torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-1).flatten(-2)
+    else:
+        first, second = turned[..., :half], turned[..., half:]
+        out = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return torch.cat((out, rest), dim=-1) if rest.shape[-1] else out

@@ -1,0 +1,6 @@
+"""Configs: what a model is, as data."""
+
+from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig, InvalidConfigError
+from transformer_lens.config.transformer_lens_config import TransformerLensConfig
+
+__all__ = ["HookedTransformerConfig", "InvalidConfigError", "TransformerLensConfig"]

@@ -1,0 +1,15 @@
+"""Which MLP a config asks for."""
+
+from transformer_lens.components.mlps.can_be_used_as_mlp import CanBeUsedAsMLP
+from transformer_lens.components.mlps.gated_mlp import GatedMLP
+from transformer_lens.components.mlps.mlp import MLP
+from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+
+
+class MLPFactory:
+    """Makes MLPs."""
+
+    @staticmethod
+    def create_mlp(cfg: HookedTransformerConfig) -> CanBeUsedAsMLP:
+        """Makes the MLP of a block."""
+        return GatedMLP(cfg) if cfg.gated_mlp else MLP(cfg)

@@ -1,0 +1,1 @@
+"""The parts of ``HookedTransformer``, one concern a file."""

@@ -1,0 +1,180 @@
+"""``from_pretrained`` and its relatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from transformer_lens import loading
+from transformer_lens.components.parameter import pending_parameter_device
+from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+
+if TYPE_CHECKING:
+    pass
+
+T = TypeVar("T", bound="PretrainedMixin")
+
+
+class PretrainedMixin:
+    """Makes a model of a checkpoint. The work is done by ``transformer_lens.loading``; here is its front door."""
+
+    cfg: HookedTransformerConfig
+    tokenizer: Any
+    load_report: loading.LoadReport | None = None
+    move_model_modules_to_device: Callable[[], None]
+
+    @classmethod
+    def from_pretrained(
+        cls: type[T],
+        model_name: str | Path | None = None,
+        fold_ln: bool = True,
+        center_writing_weights: bool = True,
+        center_unembed: bool = True,
+        refactor_factored_attn_matrices: bool = False,
+        checkpoint_index: int | None = None,
+        checkpoint_value: int | None = None,
+        checkpoint_label: int | str | None = None,
+        hf_model: Any = None,
+        device: str | torch.device | None = None,
+        n_devices: int = 1,
+        tokenizer: Any = None,
+        move_to_device: bool = True,
+        fold_value_biases: bool = True,
+        default_prepend_bos: bool | None = None,
+        default_padding_side: str | None = "right",
+        dtype: str | torch.dtype = "float32",
+        first_n_layers: int | None = None,
+        n_ctx: int | None = None,
+        *,
+        load_mode: str = "auto",
+        io: str = "auto",
+        revision: str | None = None,
+        subfolder: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        progress: bool | None = None,
+        **from_pretrained_kwargs: Any,
+    ) -> T:
+        """Loads a checkpoint into a new model.
+
+        The five processing flags change weights and keep the function: log-probs stay as they are (logits shift by a
+        constant under `center_unembed`). A flag that is not legal for the architecture is left out, and
+        ``model.load_report`` says why. No input is changed: not the files, not `hf_model`.
+
+        Args:
+            model_name: A folder, a GGUF file, a hub id or an alias; may be None when `hf_model` is given, and then
+                only says where the tokenizer is.
+            fold_ln: Folds each norm's weight and bias into the linear maps that read it.
+            center_writing_weights: Takes the mean over d_model out of what writes to the residual stream.
+            center_unembed: Takes the mean over the vocabulary out of the unembedding.
+            refactor_factored_attn_matrices: Rotates W_Q, W_K and W_V, W_O to singular vectors of their products.
+            checkpoint_index: Place of a training checkpoint in its run (Pythia, Stanford GPT-2).
+            checkpoint_value: Step of a training checkpoint.
+            checkpoint_label: The same as `checkpoint_value`, in the name of transformer-lens 3.
+            hf_model: A live transformers model, borrowed: under ``load_mode="assign"`` its tensors are shared.
+            device: Where the parameters will be; None takes cuda, then mps, then cpu.
+            n_devices: Number of devices over which the blocks are spread.
+            tokenizer: Kept as the object it is; None loads the one beside the weights, if there is one.
+            move_to_device: False leaves the parameters on the CPU.
+            fold_value_biases: Moves each head's value bias into its layer's output bias.
+            default_prepend_bos: Whether a BOS token is put before text by default; None takes the family's custom.
+            default_padding_side: "left" or "right"; None takes the tokenizer's.
+            dtype: Of the parameters; ``"auto"`` takes the checkpoint's.
+            first_n_layers: Loads these layers only; only the shards that hold them are read, or downloaded.
+            n_ctx: Longest input in tokens; None takes the checkpoint's.
+            load_mode: ``"assign"`` makes parameters of the mapped or borrowed tensors themselves, ``"copy"`` gives
+                them memory of their own, ``"auto"`` assigns where this torch can.
+            io: ``"map"`` maps files, ``"read"`` reads them into memory (for files that others may rewrite, and where
+                mapping is slow), ``"auto"`` looks at the platform and the file system.
+            revision: Branch, tag or commit on the hub.
+            subfolder: Folder of the checkpoint inside the repository.
+            token: Access token of the hub.
+            cache_dir: The hub's cache folder.
+            local_files_only: Asks nothing of the network.
+            trust_remote_code: Lets transformers run a tokenizer's own code. Weights never run code.
+            progress: Whether a byte progress bar is shown; None: in a terminal, after a second.
+            **from_pretrained_kwargs: Arguments of transformers' ``from_pretrained`` that mean something here
+                (``torch_dtype``); any other is refused by name.
+
+        Returns:
+            A model of this class; its ``load_report`` says what was done.
+
+        Raises:
+            LoadingError: Of the kind that ``docs/errors.md`` lists.
+        """
+        dtype = from_pretrained_kwargs.pop("torch_dtype", None) or dtype
+        loading.refuse_unknown_arguments(from_pretrained_kwargs)
+        prepared = loading.prepare(
+            loading.Request(
+                model_name=None if model_name is None else str(model_name),
+                hf_model=hf_model,
+                flags=loading.Flags(
+                    fold_ln=fold_ln,
+                    center_writing_weights=center_writing_weights,
+                    center_unembed=center_unembed,
+                    fold_value_biases=fold_value_biases,
+                    refactor_factored_attn_matrices=refactor_factored_attn_matrices,
+                ),
+                checkpoint_index=checkpoint_index,
+                checkpoint_value=loading.one_of(checkpoint_value, checkpoint_label),
+                device=device if move_to_device else "cpu",
+                n_devices=n_devices,
+                default_prepend_bos=default_prepend_bos,
+                dtype=loading.requested_dtype(dtype),
+                first_n_layers=first_n_layers,
+                n_ctx=n_ctx,
+                load_mode=load_mode,
+                io=io,
+                revision=revision,
+                subfolder=subfolder,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                trust_remote_code=trust_remote_code,
+                progress=progress,
+            )
+        )
+        if tokenizer is None:
+            tokenizer = prepared.load_tokenizer()
+        with pending_parameter_device("meta"):
+            model = cls(  # type: ignore[call-arg]
+                prepared.cfg, tokenizer, move_to_device=False, default_padding_side=default_padding_side
+            )
+        model.load_report = prepared.load_into(model)  # type: ignore[arg-type]
+        return model
+
+    @classmethod
+    def from_pretrained_no_processing(
+        cls: type[T],
+        model_name: str | Path | None = None,
+        fold_ln: bool = False,
+        center_writing_weights: bool = False,
+        center_unembed: bool = False,
+        refactor_factored_attn_matrices: bool = False,
+        fold_value_biases: bool = False,
+        dtype: str | torch.dtype = torch.float32,
+        default_prepend_bos: bool | None = None,
+        default_padding_side: str | None = "right",
+        **from_pretrained_kwargs: Any,
+    ) -> T:
+        """Loads a checkpoint as it is: ``from_pretrained`` with every step of processing off unless named.
+
+        With ``dtype="auto"`` nothing is copied: the parameters are the mapped file.
+        """
+        return cls.from_pretrained(
+            model_name,
+            fold_ln=fold_ln,
+            center_writing_weights=center_writing_weights,
+            center_unembed=center_unembed,
+            refactor_factored_attn_matrices=refactor_factored_attn_matrices,
+            fold_value_biases=fold_value_biases,
+            dtype=dtype,
+            default_prepend_bos=default_prepend_bos,
+            default_padding_side=default_padding_side,
+            **from_pretrained_kwargs,
+        )

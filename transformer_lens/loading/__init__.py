@@ -1,0 +1,75 @@
+"""Loading: from a checkpoint to the parameters of a module.
+
+The verbs that most callers need are here; upstream's names of ``loading_from_pretrained`` are here too.
+"""
+
+from transformer_lens.loading.compatibility import (
+    convert_hf_model_config,
+    fill_missing_keys,
+    get_checkpoint_labels,
+    get_num_params_of_pretrained,
+    get_pretrained_model_config,
+    get_pretrained_state_dict,
+)
+from transformer_lens.loading.compatibility import load_tokenizer_of as load_tokenizer
+from transformer_lens.loading.errors import (
+    CorruptCheckpointError,
+    InsufficientMemoryError,
+    LayoutMismatchError,
+    LoadingError,
+    LoadModeFallbackWarning,
+    MissingTensorError,
+    QuantizedTensorError,
+    UnexpectedTensorError,
+    UnhandledConfigError,
+    UnknownModelError,
+    UnsupportedArchitectureError,
+)
+from transformer_lens.loading.pretrained import Prepared, prepare
+from transformer_lens.loading.processing import Flags
+from transformer_lens.loading.report import LoadReport
+from transformer_lens.loading.request import Request, one_of, refuse_unknown_arguments, requested_dtype
+from transformer_lens.loading.sources.model_names import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
+from transformer_lens.loading.sources.names import (
+    DEFAULT_MODEL_ALIASES,
+    NEED_REMOTE_CODE_MODELS,
+    NON_HF_HOSTED_MODEL_NAMES,
+    get_official_model_name,
+    make_model_alias_map,
+)
+
+__all__ = [
+    "DEFAULT_MODEL_ALIASES",
+    "MODEL_ALIASES",
+    "NEED_REMOTE_CODE_MODELS",
+    "NON_HF_HOSTED_MODEL_NAMES",
+    "OFFICIAL_MODEL_NAMES",
+    "CorruptCheckpointError",
+    "Flags",
+    "InsufficientMemoryError",
+    "LayoutMismatchError",
+    "LoadModeFallbackWarning",
+    "LoadReport",
+    "LoadingError",
+    "MissingTensorError",
+    "Prepared",
+    "QuantizedTensorError",
+    "Request",
+    "UnexpectedTensorError",
+    "UnhandledConfigError",
+    "UnknownModelError",
+    "UnsupportedArchitectureError",
+    "convert_hf_model_config",
+    "fill_missing_keys",
+    "get_checkpoint_labels",
+    "get_num_params_of_pretrained",
+    "get_official_model_name",
+    "get_pretrained_model_config",
+    "get_pretrained_state_dict",
+    "load_tokenizer",
+    "make_model_alias_map",
+    "one_of",
+    "prepare",
+    "refuse_unknown_arguments",
+    "requested_dtype",
+]

@@ -1,0 +1,53 @@
+"""The architectures that can be loaded: data, one file a family."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from transformer_lens.loading.architectures.gpt2 import GPT2
+from transformer_lens.loading.architectures.gpt_neox import GPT_NEOX
+from transformer_lens.loading.architectures.llama import LLAMA
+from transformer_lens.loading.architectures.mistral import MISTRAL
+from transformer_lens.loading.architectures.phi3 import PHI3
+from transformer_lens.loading.architectures.qwen2 import QWEN2
+from transformer_lens.loading.conversion.architecture import Architecture
+from transformer_lens.loading.errors import CorruptCheckpointError, UnsupportedArchitectureError
+
+SUPPORTED: Mapping[str, Architecture] = {
+    architecture.name: architecture for architecture in (GPT2, GPT_NEOX, LLAMA, MISTRAL, PHI3, QWEN2)
+}
+_BY_MODEL_TYPE = {architecture.model_type: architecture for architecture in SUPPORTED.values()}
+
+
+def find(config: Mapping[str, Any], label: str) -> Architecture:
+    """Returns the architecture that a config names: by its class, else by its ``model_type``.
+
+    Raises:
+        UnsupportedArchitectureError: There is no table for it.
+        CorruptCheckpointError: The config names none, or two that contradict each other.
+    """
+    names = config.get("architectures") or []
+    model_type = config.get("model_type")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CorruptCheckpointError(f"config.json of {label}: architectures = {names!r} is not a list of names.")
+    if not names and not isinstance(model_type, str):
+        raise CorruptCheckpointError(
+            f"config.json of {label} names neither `architectures` nor `model_type`: what the tensors mean is not said."
+        )
+    for name in names:
+        if name in SUPPORTED:
+            return SUPPORTED[name]
+    # A headless class (GPT2Model) has the same tensors; a class with another head has not.
+    if isinstance(model_type, str) and model_type in _BY_MODEL_TYPE:
+        family = _BY_MODEL_TYPE[model_type]
+        if not names or all(name.endswith("Model") for name in names):
+            return family
+    asked = names[0] if names else f"model_type {model_type!r}"
+    near = difflib.get_close_matches(str(asked), list(SUPPORTED), n=1, cutoff=0.0)
+    raise UnsupportedArchitectureError(
+        f"{label} is {asked} (model_type {model_type!r}), which has no table here.\n"
+        f"  there are: {', '.join(sorted(SUPPORTED))}; the nearest name is {near[0]}\n"
+        "  CONTRIBUTING.md says in a numbered list how to add one."
+    )

@@ -1,0 +1,68 @@
+"""What Llama and its relatives share: names of norms and matrices, sizes."""
+
+from typing import Any
+
+from transformer_lens.loading.conversion.config_reader import ConfigView
+from transformer_lens.loading.conversion.recipes import Recipe, Take
+
+ONCE: dict[str, Recipe] = {
+    "embed.W_E": Take("{p}embed_tokens.weight", "d_vocab d_model"),
+    "ln_final.w": Take("{p}norm.weight", "d_model"),
+    "unembed.W_U": Take("lm_head.weight", "d_vocab_out d_model", tied_to="{p}embed_tokens.weight"),
+}
+NORMS: dict[str, Recipe] = {
+    "ln1.w": Take("{p}layers.{i}.input_layernorm.weight", "d_model"),
+    "ln2.w": Take("{p}layers.{i}.post_attention_layernorm.weight", "d_model"),
+}
+OUTPUT: dict[str, Recipe] = {
+    "attn.W_O": Take("{p}layers.{i}.self_attn.o_proj.weight", "d_model (head d_head)"),
+    "mlp.W_out": Take("{p}layers.{i}.mlp.down_proj.weight", "d_model d_mlp"),
+}
+BLOCK: dict[str, Recipe] = {
+    **NORMS,
+    **OUTPUT,
+    "attn.W_Q": Take("{p}layers.{i}.self_attn.q_proj.weight", "(head d_head) d_model"),
+    "attn.W_K": Take("{p}layers.{i}.self_attn.k_proj.weight", "(kv_head d_head) d_model"),
+    "attn.W_V": Take("{p}layers.{i}.self_attn.v_proj.weight", "(kv_head d_head) d_model"),
+    "mlp.W_in": Take("{p}layers.{i}.mlp.up_proj.weight", "d_mlp d_model"),
+    "mlp.W_gate": Take("{p}layers.{i}.mlp.gate_proj.weight", "d_mlp d_model"),
+}
+DROPPED = {"{p}layers.{i}.self_attn.rotary_emb.inv_freq": "rotary frequencies, computed here"}
+
+
+def read_sizes(config: ConfigView, defaults: dict[str, int], eps: float = 1e-6) -> dict[str, Any]:
+    """Returns the sizes and traits that all of them have."""
+    d_model = config.size("hidden_size", defaults["hidden_size"])
+    n_heads = config.size("num_attention_heads", defaults["num_attention_heads"])
+    return {
+        "d_model": d_model,
+        "n_heads": n_heads,
+        "d_head": config.size("head_dim", max(d_model // n_heads, 1)),
+        "n_key_value_heads": config.size("num_key_value_heads", defaults.get("num_key_value_heads", n_heads)),
+        "d_mlp": config.size("intermediate_size", defaults["intermediate_size"]),
+        "n_layers": config.size("num_hidden_layers", defaults["num_hidden_layers"], "layers"),
+        "n_ctx": config.size("max_position_embeddings", defaults["max_position_embeddings"], "tokens"),
+        "d_vocab": config.size("vocab_size", defaults["vocab_size"]),
+        "act_fn": config.activation("hidden_act", "silu"),
+        "eps": config.number("rms_norm_eps", eps),
+        "normalization_type": "RMS",
+        "gated_mlp": True,
+    }
+
+
+def ungroup_if_equal(fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields without grouping where every head has keys of its own, as upstream does in some families."""
+    if fields["n_key_value_heads"] == fields["n_heads"]:
+        return {**fields, "n_key_value_heads": None}
+    return fields
+
+
+def window(size: int | None, layer_types: list[str]) -> dict[str, Any]:
+    """Returns the fields of a sliding window on the layers called "sliding_attention"."""
+    if size is None or "sliding_attention" not in layer_types:
+        return {}
+    return {
+        "use_local_attn": True,
+        "window_size": size,
+        "attn_types": ["local" if kind == "sliding_attention" else "global" for kind in layer_types],
+    }

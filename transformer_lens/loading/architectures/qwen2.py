@@ -1,0 +1,54 @@
+"""Qwen 1.5, 2 and 2.5: Llama with biases on queries, keys and values, and windows on the later layers."""
+
+from typing import Any
+
+from transformer_lens.loading.architectures import llama_like
+from transformer_lens.loading.conversion.architecture import Architecture
+from transformer_lens.loading.conversion.config_reader import ConfigView
+from transformer_lens.loading.conversion.recipes import Take
+
+_DEFAULTS = {
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "intermediate_size": 22016,
+    "num_hidden_layers": 32,
+    "max_position_embeddings": 32768,
+    "vocab_size": 151936,
+}
+
+
+def _read(config: ConfigView) -> dict[str, Any]:
+    fields = llama_like.read_sizes(config, _DEFAULTS)
+    windowed = config.flag("use_sliding_window", False)
+    size = config.take("sliding_window", 4096)
+    first = config.take("max_window_layers", 28)
+    layer_types = config.take("layer_types")
+    if layer_types is None:
+        layer_types = [
+            "sliding_attention" if layer >= first else "full_attention" for layer in range(fields["n_layers"])
+        ]
+    return {
+        **fields,
+        "default_prepend_bos": False,
+        **llama_like.window(size if windowed else None, layer_types),
+        **config.rotary(fields["d_head"], fields["n_ctx"]),
+    }
+
+
+QWEN2 = Architecture(
+    name="Qwen2ForCausalLM",
+    model_type="qwen2",
+    prefix="model.",
+    anchor="embed_tokens.weight",
+    layer="{p}layers.{i}.",
+    once=llama_like.ONCE,
+    block={
+        **llama_like.BLOCK,
+        "attn.b_Q": Take("{p}layers.{i}.self_attn.q_proj.bias", "(head d_head)"),
+        "attn.b_K": Take("{p}layers.{i}.self_attn.k_proj.bias", "(kv_head d_head)"),
+        "attn.b_V": Take("{p}layers.{i}.self_attn.v_proj.bias", "(kv_head d_head)"),
+    },
+    dropped=llama_like.DROPPED,
+    read_config=_read,
+)

@@ -1,0 +1,59 @@
+"""A live transformers model as a checkpoint: its tensors are borrowed under the names that files have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transformer_lens.loading.checkpoint.checkpoint import Checkpoint
+from transformer_lens.loading.errors import LoadingError, QuantizedTensorError
+from transformer_lens.loading.weights import Held, LazyTensor, Weights
+
+_PACKED = ("Params4bit", "Int8Params")
+
+
+def from_live_model(hf_model: nn.Module, label: str | None = None) -> Checkpoint:
+    """Borrows a model's parameters. Nothing is copied, written to, or changed in the model.
+
+    Args:
+        hf_model: A transformers model.
+        label: What messages call it; None takes its class.
+
+    Raises:
+        QuantizedTensorError: Its weights are packed.
+        LoadingError: Some of its weights are not in memory (offloaded, or on the meta device).
+    """
+    name = label or type(hf_model).__name__
+    config: Mapping[str, Any] = hf_model.config.to_dict()  # type: ignore[operator, union-attr]
+    config = {**config, "architectures": [_base_class_name(hf_model)]}
+    weights: dict[str, LazyTensor] = {}
+    for key, tensor in hf_model.named_parameters(remove_duplicate=False):
+        _refuse(key, tensor, name)
+        weights[key] = LazyTensor.of(tensor.detach(), key, name, Held.BORROWED)
+    return Checkpoint(name, "live model", None, config, Weights(weights))
+
+
+def _base_class_name(hf_model: nn.Module) -> str:
+    """Returns the first class of the model's ancestry that transformers itself defines, so that subclasses load."""
+    for ancestor in type(hf_model).__mro__:
+        if ancestor.__module__.startswith("transformers."):
+            return ancestor.__name__
+    return type(hf_model).__name__
+
+
+def _refuse(key: str, tensor: Tensor, label: str) -> None:
+    kind = type(tensor).__name__
+    if kind in _PACKED or not (tensor.dtype.is_floating_point or tensor.dtype == torch.bool):
+        raise QuantizedTensorError(
+            f"{key} of {label} is packed ({kind}, {str(tensor.dtype)[6:]}): this release loads plain weights.\n"
+            "  Load the transformers model without quantization_config; one read from GGUF needs "
+            "GgufConfig(dequantize=True), or give the .gguf file's path instead."
+        )
+    if tensor.device.type == "meta":
+        raise LoadingError(
+            f"{key} of {label} is not in memory (offloaded, or on the meta device).\n"
+            "  Load the transformers model without device_map offloading, or give the checkpoint's path."
+        )

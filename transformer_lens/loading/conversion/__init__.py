@@ -1,0 +1,23 @@
+"""From the layout of a file to ours: tables read by one function."""
+
+from transformer_lens.loading.conversion.architecture import Architecture
+from transformer_lens.loading.conversion.config_reader import ConfigView, read_config
+from transformer_lens.loading.conversion.convert import Converted, convert
+from transformer_lens.loading.conversion.recipes import Derived, Recipe, Stack, Take, When, Zeros
+from transformer_lens.loading.conversion.schema import axis_sizes, schema
+
+__all__ = [
+    "Architecture",
+    "ConfigView",
+    "Converted",
+    "Derived",
+    "Recipe",
+    "Stack",
+    "Take",
+    "When",
+    "Zeros",
+    "axis_sizes",
+    "convert",
+    "read_config",
+    "schema",
+]

@@ -1,0 +1,62 @@
+"""An architecture: a table of recipes, and what its config means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformer_lens.loading.conversion.config_reader import ConfigView
+from transformer_lens.loading.conversion.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One family.
+
+    Attributes:
+        name: Name of the transformers class.
+        model_type: ``model_type`` in its config.
+        prefix: What keys may start with; files come with it and without.
+        anchor: A key, without prefix, that every file has: it tells whether the prefix is there.
+        layer: Template of the start of every key of a layer.
+        once: Recipes of the parameters outside the blocks.
+        block: Recipes of the parameters of a block.
+        dropped: Templates of keys that are not read, each with the reason.
+        read_config: Turns a config into fields of ours; what it does not take must be ignorable by name.
+        ignored: Config fields of this family that change nothing here, each with the reason.
+        ties_by_default: Whether the unembedding is the embedding where the config does not say.
+    """
+
+    name: str
+    model_type: str
+    prefix: str
+    anchor: str
+    layer: str
+    once: Mapping[str, Recipe]
+    block: Mapping[str, Recipe]
+    read_config: Callable[[ConfigView], dict[str, Any]]
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    ties_by_default: bool = False
+
+    def beyond(self, n_layers: int | None) -> Callable[[str], bool]:
+        """Returns a predicate that is true for keys of layers from `n_layers` on; None: for no key."""
+        if n_layers is None:
+            return lambda key: False
+        head, _, tail = self.layer.partition("{i}")
+        pattern = re.compile(
+            re.escape(head).replace(re.escape("{p}"), f"(?:{re.escape(self.prefix)})?") + r"(\d+)" + re.escape(tail)
+        )
+
+        def is_beyond(key: str) -> bool:
+            found = pattern.match(key)
+            return found is not None and int(found.group(1)) >= n_layers
+
+        return is_beyond
+
+    def ties(self, config: Mapping[str, Any]) -> bool:
+        """Whether the config makes the unembedding the embedding."""
+        value = config.get("tie_word_embeddings")
+        return self.ties_by_default if value is None else bool(value)

@@ -1,0 +1,94 @@
+"""What a table may say of one parameter: data, read by ``convert``.
+
+Keys are templates: ``{p}`` is the optional prefix of a file, ``{i}`` the layer, ``{e}`` the place in a stack. A tuple
+of keys is a set of alternatives of which exactly one must be in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from torch import Tensor
+
+Key = Union[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class When:
+    """A condition on the config: the field, or its default where it is absent, is (or is not) true."""
+
+    name: str
+    default: bool
+    negated: bool = False
+
+    def holds(self, config: Mapping[str, Any]) -> bool:
+        """Whether the condition holds for a config as parsed."""
+        value = config.get(self.name)
+        return bool(self.default if value is None else value) != self.negated
+
+
+@dataclass(frozen=True)
+class Take:
+    """One tensor of the file, or a part of one, seen in our axes: a view.
+
+    Attributes:
+        key: Its name, or alternatives.
+        layout: Its axes.
+        pick: What is taken of an axis: an index, or a slice such as "head:head + kv_head".
+        merge: One of our axes made of several of the file's.
+        first_row: Rows to leave out at the start of the first dimension.
+        sizes: Sizes of axes that only this entry has, as expressions.
+        when: Where it does not hold the file must not have the tensor, and ours is zero.
+        optional: Zero where the file has no such tensor.
+        tied_to: What to read where the file has no such tensor and the config ties the two.
+    """
+
+    key: Key
+    layout: str
+    pick: Mapping[str, int | str] = field(default_factory=dict)
+    merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    first_row: int = 0
+    sizes: Mapping[str, int | str] = field(default_factory=dict)
+    when: When | None = None
+    optional: bool = False
+    tied_to: str | None = None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Several tensors of the file, stacked along a new first axis: memory of its own.
+
+    Attributes:
+        key: A template with ``{e}``.
+        over: The axis they are stacked along; one of ours.
+        layout: Axes of each.
+    """
+
+    key: str
+    over: str
+    layout: str
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A value computed of others on load, out of place.
+
+    Attributes:
+        of: What it is computed of, each in the axes of its own layout.
+        function: Gets the tensors, returns ours.
+        step: What is done, for the report.
+    """
+
+    of: tuple[Take, ...]
+    function: Callable[..., Tensor]
+    step: str
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """A parameter that our model has and no file of this family: zero, and listed in the report."""
+
+
+Recipe = Union[Take, Stack, Derived, Zeros]

@@ -1,0 +1,31 @@
+"""Devices of parameters: blocks are shared out, ends lie with their neighbours."""
+
+from __future__ import annotations
+
+import torch
+
+from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.loading.processing import cast
+from transformer_lens.loading.weights import Weights
+from transformer_lens.utilities.devices import get_device_for_block_index
+
+
+def device_of(name: str, cfg: HookedTransformerConfig) -> torch.device:
+    """Returns the device of a parameter; the unembedding and the last norm lie with the last block."""
+    if cfg.n_devices <= 1:
+        return torch.device(cfg.device or "cpu")
+    head, _, rest = name.partition(".")
+    if head == "blocks":
+        return get_device_for_block_index(int(rest.partition(".")[0]), cfg)
+    return get_device_for_block_index(cfg.n_layers - 1 if head in ("ln_final", "unembed") else 0, cfg)
+
+
+def place(weights: Weights, cfg: HookedTransformerConfig) -> Weights:
+    """Promises every tensor in the config's dtype on its device."""
+    by_device: dict[torch.device, list[str]] = {}
+    for name in weights:
+        by_device.setdefault(device_of(name, cfg), []).append(name)
+    out = weights
+    for device, names in by_device.items():
+        out = out.updated(cast(Weights({name: weights[name] for name in names}), cfg.dtype, device))
+    return out

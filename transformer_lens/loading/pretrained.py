@@ -1,0 +1,267 @@
+"""The calls of the pipeline, in order: source, checkpoint, conversion, processing, loader."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.loading import architectures, loaders, processing
+from transformer_lens.loading.checkpoint import (
+    Checkpoint,
+    from_live_model,
+    open_checkpoint,
+    open_gguf,
+    read_config_json,
+)
+from transformer_lens.loading.conversion import Architecture, Converted, convert, read_config
+from transformer_lens.loading.errors import LoadingError, QuantizedTensorError
+from transformer_lens.loading.loaders.choose import Choice
+from transformer_lens.loading.placement.devices import place
+from transformer_lens.loading.processing import Plan
+from transformer_lens.loading.progress import byte_progress
+from transformer_lens.loading.report import LoadReport
+from transformer_lens.loading.request import Request
+from transformer_lens.loading.savings import savings
+from transformer_lens.loading.sources import GGUFSource, Source, find_training_checkpoint, load_tokenizer, resolve
+from transformer_lens.loading.sources.names import hub_name
+from transformer_lens.loading.versions import versions
+from transformer_lens.loading.weights import Held, Weights
+from transformer_lens.utilities.devices import get_device
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A load whose every decision is made and whose numbers are not read.
+
+    Attributes:
+        cfg: Of the model to be, after processing.
+        weights: Promises by the model's names, in its dtype.
+        plan: Steps done and left out.
+        converted: What the table took of the checkpoint.
+        checkpoint: What it is loaded from.
+        architecture: The table.
+        source: Where the tokenizer is; None without a name.
+        request: What was asked for.
+        choice: The loader.
+        seconds: By stage so far.
+    """
+
+    cfg: HookedTransformerConfig
+    weights: Weights
+    plan: Plan
+    converted: Converted
+    checkpoint: Checkpoint
+    architecture: Architecture
+    source: Source | None
+    request: Request
+    choice: Choice
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def load_tokenizer(self) -> Any | None:
+        """Returns the tokenizer beside the weights, or None where there is none."""
+        if self.source is None:
+            return None
+        with _timed(self.seconds, "tokenizer"):
+            try:
+                return load_tokenizer(self.source, trust_remote_code=self.request.trust_remote_code)
+            except LoadingError as error:
+                if self.request.hf_model is None:
+                    raise
+                warnings.warn(f"The model has no tokenizer: {error}\n  Give one with tokenizer=....", stacklevel=3)
+                return None
+
+    def load_into(self, module: nn.Module) -> LoadReport:
+        """Keeps every promise, places the results in a module, and reports."""
+        loaders.warn_of_fallback(self.choice)
+        with (
+            _timed(self.seconds, "load"),
+            byte_progress(self.weights.nbytes, self.checkpoint.label, self.request.progress) as advance,
+        ):
+            self.choice.loader().load(module, self.weights, advance)
+        return self.report()
+
+    def report(self) -> LoadReport:
+        """Returns the facts of the load."""
+        held = dict.fromkeys(Held, 0)
+        per_device: dict[str, int] = {}
+        for tensor in self.weights.values():
+            kind = tensor.held if self.choice.mode == "assign" else Held.FRESH
+            held[kind] += tensor.nbytes
+            per_device[str(tensor.device)] = per_device.get(str(tensor.device), 0) + tensor.nbytes
+        io = self.checkpoint.io
+        reason = self.choice.reason + (f"; files are {io.mode}: {io.reason}" if io is not None else "")
+        return LoadReport(
+            label=self.checkpoint.label,
+            source=self.checkpoint.kind,
+            revision=self.checkpoint.revision,
+            architecture=self.architecture.name,
+            load_mode=self.choice.mode,
+            requested_mode=self.request.load_mode,
+            reason=reason,
+            dtype=_name(self.cfg.dtype),
+            source_dtype=_name(self.converted.weights["embed.W_E"].dtype),
+            device=str(self.cfg.device),
+            bytes_mapped=held[Held.MAPPED],
+            bytes_borrowed=held[Held.BORROWED],
+            bytes_allocated=held[Held.FRESH],
+            bytes_per_device=per_device,
+            largest_tensor=max((tensor.nbytes for tensor in self.weights.values()), default=0),
+            seconds=dict(self.seconds),
+            steps=self.plan.steps,
+            skipped=self.plan.skipped,
+            zero_filled=self.converted.zero_filled,
+            tied=self.converted.tied,
+            dropped=dict(self.converted.dropped),
+            savings=savings(self.weights, self.converted.weights, self.plan, self.choice),
+            versions=versions(),
+        )
+
+
+def prepare(request: Request) -> Prepared:
+    """Decides everything about a load; reads headers and configs, no numbers.
+
+    Raises:
+        LoadingError: Of the kind that ``docs/errors.md`` lists.
+    """
+    choice = loaders.choose(request.load_mode, loaders.can_assign())
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "open"):
+        source, step = _source(request)
+        checkpoint, architecture = _open(request, source)
+    with _timed(seconds, "plan"):
+        cfg = _config(request, checkpoint, architecture, step)
+        converted = convert(checkpoint.weights, architecture, cfg, checkpoint.config, checkpoint.label)
+        weights, cfg = _with_context_length(converted.weights, cfg, request.n_ctx)
+        if request.dtype is None:
+            cfg.dtype = converted.weights["embed.W_E"].dtype
+        plan = processing.plan(request.flags, cfg)
+        weights, cfg = processing.apply(plan, weights, cfg)
+        weights = place(weights, cfg)
+    return Prepared(cfg, weights, plan, converted, checkpoint, architecture, source, request, choice, seconds)
+
+
+def _source(request: Request) -> tuple[Source | None, int | None]:
+    """Returns where the name points, and the training step it means."""
+    if request.model_name is None:
+        return None, None
+    revision, step = request.revision, None
+    if request.checkpoint_index is not None or request.checkpoint_value is not None:
+        found = find_training_checkpoint(
+            hub_name(request.model_name), request.checkpoint_index, request.checkpoint_value
+        )
+        if revision is not None and revision != found.revision:
+            raise ValueError(f"revision={revision!r} and the training checkpoint {found.revision!r} are two revisions.")
+        revision, step = found.revision, found.value
+    source = resolve(
+        request.model_name,
+        revision=revision,
+        subfolder=request.subfolder,
+        token=request.token,
+        cache_dir=None if request.cache_dir is None else str(request.cache_dir),
+        local_files_only=request.local_files_only,
+    )
+    return source, step
+
+
+def _open(request: Request, source: Source | None) -> tuple[Checkpoint, Architecture]:
+    """Returns the checkpoint and its table."""
+    if request.hf_model is not None:
+        checkpoint = from_live_model(request.hf_model, request.model_name)
+        architecture = architectures.find(checkpoint.config, checkpoint.label)
+        skip = architecture.beyond(request.first_n_layers)
+        kept = checkpoint.weights.without(key for key in checkpoint.weights if skip(key))
+        return replace(checkpoint, weights=kept), architecture
+    assert source is not None
+    if isinstance(source, GGUFSource):
+        checkpoint = open_gguf(source)
+        return checkpoint, architectures.find(checkpoint.config, checkpoint.label)
+    config = read_config_json(source)
+    refuse_packed(config, source.label)
+    architecture = architectures.find(config, source.label)
+    skip = architecture.beyond(request.first_n_layers)
+    return open_checkpoint(source, config, skip, request.io), architecture
+
+
+def refuse_packed(config: Mapping[str, Any], label: str) -> None:
+    """Raises for a checkpoint whose weights are packed, before anything is read.
+
+    Raises:
+        QuantizedTensorError: config.json has a quantization_config.
+    """
+    quantization = config.get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
+        raise QuantizedTensorError(
+            f"{label} holds weights packed by {method or 'an unnamed method'}: this release loads plain weights.\n"
+            "  Load an unpacked checkpoint of the same model; dtype='bfloat16' halves its memory."
+        )
+
+
+def _config(
+    request: Request, checkpoint: Checkpoint, architecture: Architecture, step: int | None
+) -> HookedTransformerConfig:
+    """Returns the config of the unprocessed model, at the checkpoint's own context length."""
+    fields = read_config(architecture, checkpoint.config, checkpoint.label)
+    if request.first_n_layers is not None:
+        if request.first_n_layers > fields["n_layers"]:
+            raise ValueError(
+                f"first_n_layers = {request.first_n_layers}, and {checkpoint.label} has {fields['n_layers']}."
+            )
+        fields["n_layers"] = request.first_n_layers
+        if fields.get("attn_types") is not None:
+            fields["attn_types"] = fields["attn_types"][: request.first_n_layers]
+    if request.default_prepend_bos is not None:
+        fields["default_prepend_bos"] = request.default_prepend_bos
+    device = get_device() if request.device is None else torch.device(request.device)
+    return HookedTransformerConfig(
+        **fields,
+        model_name=(request.model_name or checkpoint.label).rstrip("/").split("/")[-1],
+        dtype=torch.float32 if request.dtype is None else request.dtype,
+        device=str(device),
+        n_devices=request.n_devices,
+        init_weights=False,
+        trust_remote_code=request.trust_remote_code,
+        from_checkpoint=step is not None,
+        checkpoint_value=step,
+        checkpoint_index=request.checkpoint_index,
+        checkpoint_label_type=None if step is None else "step",
+    )
+
+
+def _with_context_length(
+    weights: Weights, cfg: HookedTransformerConfig, n_ctx: int | None
+) -> tuple[Weights, HookedTransformerConfig]:
+    """Returns weights and config for a context length: a learned table is cut by a view, and cannot be lengthened."""
+    if n_ctx is None or n_ctx == cfg.n_ctx:
+        return weights, cfg
+    table = weights.get("pos_embed.W_pos")
+    if n_ctx > cfg.n_ctx:
+        if table is not None:
+            raise ValueError(f"n_ctx = {n_ctx}, and the checkpoint has learned {cfg.n_ctx} positions.")
+        warnings.warn(
+            f"n_ctx = {n_ctx} is more than the {cfg.n_ctx} tokens that the checkpoint was made for.", stacklevel=5
+        )
+    if table is not None:
+        cut = table.view(lambda rows: rows[:n_ctx], (n_ctx, cfg.d_model), table.layout, f"first {n_ctx} rows")
+        weights = weights.updated({"pos_embed.W_pos": cut})
+    cfg.n_ctx = n_ctx
+    return weights, cfg
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

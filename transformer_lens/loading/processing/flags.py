@@ -1,0 +1,21 @@
+"""Which steps of processing are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The five steps, as the arguments of ``from_pretrained`` name them."""
+
+    fold_ln: bool = True
+    center_writing_weights: bool = True
+    center_unembed: bool = True
+    fold_value_biases: bool = True
+    refactor_factored_attn_matrices: bool = False
+
+    @classmethod
+    def none(cls) -> Flags:
+        """Returns flags that ask for nothing."""
+        return cls(False, False, False, False, False)

@@ -1,0 +1,113 @@
+"""``LoadReport``: what a load did, what it cost, and what other arguments would have saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from transformer_lens.loading.conversion.convert import collapse
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """The facts of one load. Bytes are bytes, times are seconds.
+
+    Attributes:
+        label: The checkpoint: a folder, a hub name, a class.
+        source: Where it was: "folder", "hub", "gguf", "live model".
+        revision: The hub's revision, if there is one.
+        architecture: The transformers class.
+        load_mode: What was done: "assign" or "copy".
+        requested_mode: What was asked for.
+        reason: Why the mode was taken.
+        dtype: Of the parameters.
+        source_dtype: Of the checkpoint's embedding.
+        device: Where the parameters are.
+        bytes_mapped: Pages of files: no private memory until they are written to.
+        bytes_borrowed: Memory of a live model that is shared.
+        bytes_allocated: Memory made for this model.
+        bytes_per_device: All three together, by device.
+        largest_tensor: Bytes of the largest parameter.
+        seconds: By stage.
+        steps: Steps of processing that were done.
+        skipped: (step, reason) of steps that were asked for and left out.
+        zero_filled: Parameters that the checkpoint has nothing for.
+        tied: (parameter, other parameter) that read one tensor of the checkpoint.
+        dropped: Keys of the checkpoint that were not read, each with the reason.
+        savings: What other arguments would have saved, a sentence each.
+        versions: Of torch, transformers (if imported) and transformer_lens.
+    """
+
+    label: str
+    source: str
+    revision: str | None
+    architecture: str
+    load_mode: str
+    requested_mode: str
+    reason: str
+    dtype: str
+    source_dtype: str
+    device: str
+    bytes_mapped: int
+    bytes_borrowed: int
+    bytes_allocated: int
+    bytes_per_device: Mapping[str, int]
+    largest_tensor: int
+    seconds: Mapping[str, float]
+    steps: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+    zero_filled: tuple[str, ...] = ()
+    tied: tuple[tuple[str, str], ...] = ()
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    savings: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the facts as plain values."""
+        return asdict(self)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Returns the facts as JSON."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str) -> LoadReport:
+        """Reads what `to_json` wrote."""
+        values = json.loads(text)
+        for name in ("steps", "zero_filled", "savings"):
+            values[name] = tuple(values[name])
+        for name in ("skipped", "tied"):
+            values[name] = tuple((first, second) for first, second in values[name])
+        return cls(**values)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.label} ({self.architecture}, {self.source}"
+            + (f", revision {self.revision}" if self.revision else "")
+            + ")",
+            f"  {self.load_mode}: {self.reason}",
+            f"  {self.dtype} on {self.device}, checkpoint in {self.source_dtype}",
+            f"  mapped {gib(self.bytes_mapped)}, borrowed {gib(self.bytes_borrowed)}, "
+            f"allocated {gib(self.bytes_allocated)}, largest tensor {gib(self.largest_tensor)}",
+            "  " + ", ".join(f"{stage} {time:.2f} s" for stage, time in self.seconds.items()),
+        ]
+        if self.steps:
+            lines.append(f"  done: {', '.join(self.steps)}")
+        lines += [f"  left out: {step}: {reason}" for step, reason in self.skipped]
+        lines += [f"  tied: {name} is {other}" for name, other in self.tied]
+        if self.zero_filled:
+            lines.append(f"  zero-filled: {', '.join(collapse(self.zero_filled))}")
+        if self.dropped:
+            lines.append(f"  not read: {', '.join(collapse(self.dropped))}")
+        lines += [f"  could save: {sentence}" for sentence in self.savings]
+        return "\n".join(lines)
+
+
+def gib(nbytes: int) -> str:
+    """Returns bytes for people."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if nbytes >= size:
+            return f"{nbytes / size:.1f} {unit}"
+    return f"{nbytes} B"

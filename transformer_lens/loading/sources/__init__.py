@@ -1,0 +1,18 @@
+"""Which checkpoint is meant, and where its files are."""
+
+from transformer_lens.loading.sources.hub import HubSource
+from transformer_lens.loading.sources.resolve import resolve
+from transformer_lens.loading.sources.source import FolderSource, GGUFSource, Source
+from transformer_lens.loading.sources.tokenizers import load_tokenizer
+from transformer_lens.loading.sources.training_checkpoints import find_training_checkpoint, training_steps
+
+__all__ = [
+    "FolderSource",
+    "GGUFSource",
+    "HubSource",
+    "Source",
+    "find_training_checkpoint",
+    "load_tokenizer",
+    "resolve",
+    "training_steps",
+]

@@ -1,0 +1,134 @@
+"""The model hub: the only importer of huggingface_hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformer_lens.loading.errors import LoadingError, UnknownModelError
+from transformer_lens.loading.sources.names import nearest
+from transformer_lens.loading.sources.source import Source
+
+
+@dataclass(frozen=True)
+class HubSource(Source):
+    """A repository of the hub, through huggingface_hub's cache; files are fetched when they are asked for.
+
+    Attributes:
+        repo: The hub's name of the model.
+        subfolder: Folder inside the repository.
+        token: Access token; None takes the one of the environment.
+        cache_dir: The cache's folder; None takes huggingface_hub's.
+        local_files_only: Asks nothing of the network.
+    """
+
+    repo: str
+    label: str
+    revision: str | None = None
+    subfolder: str | None = None
+    token: str | bool | None = None
+    cache_dir: str | None = None
+    local_files_only: bool = False
+    kind: str = "hub"
+
+    def find(self, name: str) -> Path | None:
+        """Returns the path of a file in the cache, fetched if need be; None where the repository has none."""
+        return download(
+            self.repo, name, self.revision, self.subfolder, self.token, self.cache_dir, self.local_files_only
+        )
+
+    def listing(self) -> str:
+        """Says where to look."""
+        return f"look at the list of files of {self.repo} on the hub"
+
+
+def is_offline() -> bool:
+    """Whether the environment forbids the network (HF_HUB_OFFLINE)."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def download(
+    repo: str,
+    name: str,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | None = None,
+    local_files_only: bool = False,
+) -> Path | None:
+    """Returns a file of a repository, from the cache or the hub; None where the repository has none of this name.
+
+    Raises:
+        UnknownModelError: There is no such repository or revision, or it may not be read.
+        LoadingError: The hub could not be asked and the cache does not have the repository.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    where = name if subfolder is None else f"{subfolder}/{name}"
+    known: dict[str, Any] = {"revision": revision}
+    if cache_dir is not None:
+        known["cache_dir"] = cache_dir
+    try:
+        cached = try_to_load_from_cache(repo, where, **known)
+    except HFValidationError:
+        raise UnknownModelError(
+            f"{repo!r} is neither a folder nor a name that a model on the hub can have. {nearest(repo)} "
+            "Is it a path? Then it does not exist from here."
+        ) from None
+    if isinstance(cached, str) and (local_files_only or is_offline()):
+        return Path(cached)
+    return _asked(
+        repo,
+        known,
+        lambda: hf_hub_download(
+            repo, name, subfolder=subfolder, token=token, local_files_only=local_files_only, **known
+        ),
+    )
+
+
+def _asked(repo: str, known: dict[str, Any], call: Callable[[], str]) -> Path | None:
+    """Makes a call and says in our words what went wrong."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(call())
+    except GatedRepoError:
+        raise UnknownModelError(
+            f"{repo} is gated: its terms must be accepted at https://huggingface.co/{repo} by the account whose token "
+            "is used (token=..., or HF_TOKEN)."
+        ) from None
+    except RevisionNotFoundError:
+        raise UnknownModelError(
+            f"{repo} has no revision {known['revision']!r}; the hub's page lists its branches."
+        ) from None
+    except RepositoryNotFoundError:
+        raise UnknownModelError(
+            f"{repo!r} is neither a folder nor a model on the hub that this token may read. {nearest(repo)} "
+            "Is it a path? Then it does not exist from here. A private repository needs token=... or HF_TOKEN."
+        ) from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        if isinstance(try_to_load_from_cache(repo, "config.json", **known), str):
+            return None
+        raise LoadingError(
+            f"{repo} is not in the hub's cache, and the hub was not or could not be asked ({type(error).__name__}).\n"
+            "  Fetch it once with the network (huggingface_hub.snapshot_download), or give the path of a folder. "
+            f"{nearest(repo)}"
+        ) from None
+    except EntryNotFoundError:
+        return None
+    except HfHubHTTPError as error:
+        raise LoadingError(f"The hub refused {repo}: {error}") from error

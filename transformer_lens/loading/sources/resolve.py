@@ -1,0 +1,60 @@
+"""Which checkpoint a name means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformer_lens.loading.errors import UnknownModelError
+from transformer_lens.loading.sources.hub import HubSource
+from transformer_lens.loading.sources.names import NON_HF_HOSTED_MODEL_NAMES, hub_name, nearest
+from transformer_lens.loading.sources.source import FolderSource, GGUFSource, Source
+
+
+def resolve(
+    model_name: str,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | None = None,
+    local_files_only: bool = False,
+) -> Source:
+    """Returns where a name's files are: a folder, a GGUF file, or a repository of the hub.
+
+    What exists on the disk is meant; nothing is asked of the network for it.
+
+    Raises:
+        UnknownModelError: The name is a path that does not exist, or a file that is no checkpoint.
+    """
+    path = Path(model_name).expanduser()
+    if path.is_dir():
+        folder = path if subfolder is None else path / subfolder
+        if not folder.is_dir():
+            raise UnknownModelError(f"{path} has no folder {subfolder!r}.")
+        return FolderSource(folder, str(model_name) if subfolder is None else f"{model_name}/{subfolder}")
+    if path.is_file():
+        if path.suffix == ".gguf":
+            return GGUFSource(path, str(model_name))
+        raise UnknownModelError(
+            f"{model_name} is a file. A checkpoint is a folder with config.json and weights"
+            + (f": give {str(path.parent)!r}." if (path.parent / "config.json").is_file() else ", or a .gguf file.")
+        )
+    if _looks_like_a_path(model_name):
+        raise UnknownModelError(f"{model_name!r} looks like a path, and there is nothing there. {nearest(model_name)}")
+    if model_name in NON_HF_HOSTED_MODEL_NAMES:
+        raise UnknownModelError(
+            f"{model_name} is not hosted on the hub: give the folder that holds its weights, or hf_model=."
+        )
+    return HubSource(
+        hub_name(model_name), hub_name(model_name), revision, subfolder, token, cache_dir, local_files_only
+    )
+
+
+def _looks_like_a_path(name: str) -> bool:
+    return (
+        name.startswith((".", "~", "/", "\\"))
+        or name.count("/") > 1
+        or "\\" in name
+        or name.endswith((".gguf", ".safetensors", ".bin", ".pt", ".pth"))
+        or Path(name).is_absolute()
+    )

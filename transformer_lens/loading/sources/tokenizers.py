@@ -1,0 +1,82 @@
+"""The tokenizer beside the weights; an importer of transformers, where it is used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+from transformer_lens.loading.errors import LoadingError
+from transformer_lens.loading.sources.json_files import read_json
+from transformer_lens.loading.sources.source import GGUFSource, Source
+
+# Any of the first says that there is a tokenizer; all that are there are taken.
+_MARKERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_FILES = (
+    *_MARKERS, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt",
+    "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+
+
+def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any | None:
+    """Returns the tokenizer beside the weights, or None where there is none.
+
+    Only the tokenizer's own files reach transformers, config files as scrubbed data (no ``auto_map``, no keys that
+    start with an underscore), and nothing is asked of the network besides fetching those files from the source.
+
+    Args:
+        source: Where the files are.
+        trust_remote_code: Lets a tokenizer bring its own code; then the files are handed over as they are.
+    """
+    if isinstance(source, GGUFSource):
+        return _load_from_gguf(source.path)
+    paths = {name: path for name in _FILES if (path := source.find(name)) is not None}
+    if not any(name in paths for name in _MARKERS):
+        return None
+    from transformers import AutoTokenizer
+
+    if trust_remote_code:
+        folder = str(paths["tokenizer_config.json"].parent if "tokenizer_config.json" in paths else source.label)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    with tempfile.TemporaryDirectory(prefix="transformer_lens_tokenizer_") as folder:
+        for name, path in paths.items():
+            target = Path(folder) / name
+            if name.endswith("config.json"):
+                target.write_text(json.dumps(_scrubbed(read_json(path))))
+            else:
+                shutil.copyfile(path, target)
+        config = source.find("config.json")
+        if config is not None:
+            # AutoTokenizer asks the model's type where the tokenizer's config does not name a class.
+            model_type = read_json(config).get("model_type")
+            (Path(folder) / "config.json").write_text(json.dumps({"model_type": model_type}))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except Exception as error:
+            raise LoadingError(
+                f"The tokenizer of {source.label} cannot be loaded: {type(error).__name__}: {error}\n"
+                "  Give one with tokenizer=..., or remove its files to load the weights without."
+            ) from error
+    tokenizer.name_or_path = source.label
+    return tokenizer
+
+
+def _scrubbed(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "auto_map" and not key.startswith("_")}
+
+
+def _load_from_gguf(path: Path) -> Any | None:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, local_files_only=True)
+    except Exception as error:
+        warnings.warn(
+            f"The tokenizer inside {path.name} cannot be read by this transformers ({type(error).__name__}: {error}); "
+            "the model has none. Give one with tokenizer=....",
+            stacklevel=2,
+        )
+        return None

@@ -1,0 +1,54 @@
+"""State dicts in our names: processed, and live models turned into them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.loading import architectures, processing
+from transformer_lens.loading.checkpoint import from_live_model
+from transformer_lens.loading.conversion import convert, schema
+from transformer_lens.loading.errors import MissingTensorError
+from transformer_lens.loading.processing import Flags, Plan
+from transformer_lens.loading.weights import LazyTensor, Weights
+
+
+def weights_of(state_dict: Mapping[str, Tensor], cfg: HookedTransformerConfig) -> Weights:
+    """Borrows a state dict in our names; entries that are no parameters of the model are left out.
+
+    Raises:
+        MissingTensorError: It lacks parameters.
+    """
+    axes = schema(cfg)
+    missing = [name for name in axes if name not in state_dict]
+    if missing:
+        raise MissingTensorError("The state dict lacks parameters of the model: " + ", ".join(missing[:8]))
+    return Weights(
+        {
+            name: replace(LazyTensor.of(state_dict[name].detach(), name, "the state dict"), layout=layout)
+            for name, layout in axes.items()
+        }
+    )
+
+
+def process(
+    state_dict: Mapping[str, Tensor], cfg: HookedTransformerConfig, flags: Flags
+) -> tuple[Weights, HookedTransformerConfig, Plan]:
+    """Returns what a state dict becomes under the flags, as promises; the dict is left as it was."""
+    weights = weights_of(state_dict, cfg)
+    plan = processing.plan(flags, cfg)
+    processed, done = processing.apply(plan, weights, cfg)
+    return processed, done, plan
+
+
+def state_dict_of(hf_model: nn.Module, cfg: HookedTransformerConfig) -> dict[str, torch.Tensor]:
+    """Returns a live transformers model's weights in our names and shapes, as views where a layout allows it."""
+    checkpoint = from_live_model(hf_model)
+    architecture = architectures.find(checkpoint.config, checkpoint.label)
+    skip = architecture.beyond(cfg.n_layers)
+    kept = checkpoint.weights.without(key for key in checkpoint.weights if skip(key))
+    return convert(kept, architecture, cfg, checkpoint.config, checkpoint.label).weights.state_dict()

@@ -1,0 +1,21 @@
+"""Versions of what took part in a load."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+
+import torch
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of python, torch, this package, and transformers where it has been imported."""
+    out = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    try:
+        out["transformer_lens"] = metadata.version("transformer-lens")
+    except metadata.PackageNotFoundError:
+        out["transformer_lens"] = "source tree"
+    if "transformers" in sys.modules:
+        out["transformers"] = metadata.version("transformers")
+    return out

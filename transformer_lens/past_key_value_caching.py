@@ -1,0 +1,9 @@
+"""Upstream 2's path and names of the key-value cache."""
+
+from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
+
+HookedTransformerKeyValueCache = TransformerLensKeyValueCache
+HookedTransformerKeyValueCacheEntry = TransformerLensKeyValueCacheEntry
+EasyTransformerKeyValueCache = TransformerLensKeyValueCache
+EasyTransformerKeyValueCacheEntry = TransformerLensKeyValueCacheEntry

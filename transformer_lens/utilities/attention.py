@@ -1,0 +1,29 @@
+"""The projections into heads."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def simple_attn_linear(
+    input: Float[Tensor, "batch pos d_model"],
+    w: Float[Tensor, "head d_model d_head"],
+    b: Float[Tensor, "head d_head"],
+) -> Float[Tensor, "batch pos head d_head"]:
+    """Projects one input into every head, ``x @ w[head] + b[head]``.
+
+    It is one matrix product, and copies no weight where `w` is a view of a stored ``[(head d_head), d_model]``.
+    """
+    heads, d_model, d_head = w.shape
+    matrix = w.transpose(1, 2).reshape(heads * d_head, d_model)
+    return F.linear(input, matrix, b.reshape(heads * d_head)).view(*input.shape[:-1], heads, d_head)
+
+
+def complex_attn_linear(
+    input: Float[Tensor, "batch pos head d_model"],
+    w: Float[Tensor, "head d_model d_head"],
+    b: Float[Tensor, "head d_head"],
+) -> Float[Tensor, "batch pos head d_head"]:
+    """Projects each head's own input, ``x[head] @ w[head] + b[head]``."""
+    return torch.einsum("bphm,hmd->bphd", input, w) + b

@@ -1,0 +1,54 @@
+"""The import path of upstream for the functions of `transformer_lens.utilities`."""
+
+import json
+from typing import Any
+
+import torch
+
+from transformer_lens import utilities
+from transformer_lens.FactoredMatrix import FactoredMatrix
+from transformer_lens.utilities import *  # noqa: F403
+
+__all__ = [*utilities.__all__, "ACTIVATION_FN_DICT", "FactoredMatrix", "download_file_from_hf"]
+
+ACTIVATION_FN_DICT = utilities.SUPPORTED_ACTIVATIONS
+
+
+def get_corner(tensor: Any, n: int = 3) -> Any:  # type: ignore[no-redef]
+    """Returns the first `n` indices along every axis; those of a `FactoredMatrix` are multiplied out."""
+    corner = utilities.get_corner(tensor, n)
+    return corner.AB if isinstance(corner, FactoredMatrix) else corner
+
+
+def download_file_from_hf(
+    repo_name: str,
+    file_name: str,
+    subfolder: str = ".",
+    cache_dir: str | None = None,
+    force_is_torch: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Downloads one file from the Hugging Face hub, and reads it where it is JSON or tensors.
+
+    Args:
+        repo_name: The repository, ``owner/name``.
+        file_name: The file's name.
+        subfolder: Its folder in the repository.
+        cache_dir: Where to keep it; None means where the Hugging Face libraries do.
+        force_is_torch: Read tensors, whatever the file is called.
+        **kwargs: Passed to ``transformer_lens.loading.sources.hub.download_file``.
+
+    Returns:
+        The tensors on the CPU of a ``.pth`` file, which may hold nothing else; the contents of a ``.json`` file; the
+        path of any other.
+    """
+    from transformer_lens.loading.sources.hub import download_file
+
+    name = file_name if subfolder in (".", "") else f"{subfolder}/{file_name}"
+    path = download_file(repo_name, name, cache_dir=cache_dir, **kwargs)
+    if force_is_torch or file_name.endswith(".pth"):
+        return torch.load(path, map_location="cpu", weights_only=True)
+    if file_name.endswith(".json"):
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    return str(path)
