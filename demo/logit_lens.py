@@ -33,9 +33,9 @@ def draw_logit_lens(model: HookedTransformer, prompt: str, path: Path) -> Path:
     for layer, row in enumerate(best.indices.tolist()):
         for position, token in enumerate(row):
             shade = "white" if best.values[layer, position] < 0.6 else "black"
-            word = repr(model.to_string([token]))[1:-1]
+            word = _shown(model.to_string(torch.tensor([token])))
             axes.text(position, layer, word[:12], ha="center", va="center", fontsize=7, color=shade, parse_math=False)
-    axes.set_xticks(range(len(words)), [repr(word)[1:-1] for word in words], fontsize=8)
+    axes.set_xticks(range(len(words)), [_shown(word) for word in words], fontsize=8)
     axes.set_yticks(range(0, len(streams), 2), ["embed", *(str(layer) for layer in range(1, n_layers, 2))], fontsize=7)
     axes.set_xlabel("token read")
     axes.set_ylabel("after layer")
@@ -46,3 +46,8 @@ def draw_logit_lens(model: HookedTransformer, prompt: str, path: Path) -> Path:
     figure.savefig(path, dpi=140)
     pyplot.close(figure)
     return path
+
+
+def _shown(word: str) -> str:
+    """Returns a token for people: one that is only a space is not nothing."""
+    return repr(word.strip(" ") or "␣")[1:-1]

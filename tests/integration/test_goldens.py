@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny_models import VARIANTS, make_model, save
+from tests.tiny_models import VARIANTS, make_model, parameters_in_order, save
 from transformer_lens import HookedTransformer
 
 GOLDENS = sorted((Path(__file__).resolve().parents[1] / "goldens").glob("*.npz"))
@@ -22,7 +22,7 @@ def case(request, tmp_path_factory):
     golden = np.load(request.param)
     variant = VARIANTS[request.param.stem]
     hf_model = make_model(variant)
-    found = np.array([p.double().abs().sum().item() for _, p in sorted(hf_model.named_parameters())])
+    found = np.array([p.double().abs().sum().item() for _, p in parameters_in_order(hf_model)])
     np.testing.assert_allclose(
         found, golden["fingerprint"], rtol=1e-9, err_msg="not the weights the golden was made of: run make.py again"
     )

@@ -23,7 +23,7 @@ CONTRACTS = {
 
 LONGEST = 400
 LONGER_BY_NATURE = {
-    "loading/sources/names.py",  # a table of names
+    "loading/sources/model_names.py",  # a table
 }
 
 # Who may import what is optional, slow to import, or has an owner; a folder owns for all its files.

@@ -1,1 +1,1 @@
-"""The parts of ``ActivationCache``, one concern a file."""
+"""The parts of `ActivationCache`, one concern a file."""

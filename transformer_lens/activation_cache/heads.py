@@ -1,32 +1,32 @@
-"""What each head wrote."""
-
-from __future__ import annotations
+"""What each attention head writes to the residual stream."""
 
 import logging
+from functools import partial
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from transformer_lens.activation_cache.components import ComponentsMixin, Labelled, Part
 from transformer_lens.activation_cache.mapping import as_slice
-from transformer_lens.activation_cache.residual import ResidualMixin, Stack
-from transformer_lens.components.linear import each_out_of_its_head
+from transformer_lens.activation_cache.norms import FrozenNorm
 from transformer_lens.utilities.slice import Slice, SliceInput
 
+__all__ = ["HeadsMixin"]
 
-class HeadsMixin(ResidualMixin):
-    """Results of heads, and activations of all layers in one tensor."""
+
+class HeadsMixin(ComponentsMixin):
+    """Stacks the outputs of heads: ``result[h] = z[h] @ W_O[h]``, so that ``attn_out = sum_h result[h] + b_O``."""
 
     def compute_head_results(self) -> None:
-        """Adds what each head wrote (`hook_result`) to the cache, if it is not there."""
-        if "blocks.0.attn.hook_result" in self.cache_dict:
-            logging.getLogger(__name__).warning("The results of heads are in the cache already.")
-            return
-        for layer in range(self.model.cfg.n_layers):
-            z, weight = self["z", layer], self.model.blocks[layer].attn.W_O
-            batched = z if z.ndim == 4 else z.unsqueeze(0)
-            result = each_out_of_its_head(batched.to(weight.dtype), weight)
-            self.cache_dict[f"blocks.{layer}.attn.hook_result"] = result if z.ndim == 4 else result[0]
+        """Puts every layer's ``attn.hook_result`` into the cache, as ``use_attn_result`` does during a run.
+
+        They are n_heads times as large as the attention's output; `stack_head_results` does not need them there.
+        """
+        missing = [index for index in range(self.model.cfg.n_layers) if f"blocks.{index}.attn.hook_result" not in self]
+        if not missing:
+            logging.warning("the heads' results are in the cache already")
+        for index in missing:
+            self.cache_dict[f"blocks.{index}.attn.hook_result"] = self._results(index, None).movedim(0, -2)
 
     def stack_head_results(
         self,
@@ -35,43 +35,43 @@ class HeadsMixin(ResidualMixin):
         incl_remainder: bool = False,
         pos_slice: Slice | SliceInput = None,
         apply_ln: bool = False,
-    ) -> Stack | tuple[Stack, list[str]]:
-        """Returns what every head of the layers before `layer` wrote, stacked.
+    ) -> Labelled:
+        """Stacks what every head wrote to the residual stream before a layer.
 
         Args:
-            layer: None and -1 mean the end.
-            return_labels: Whether labels ("L0H0", …) are returned too.
-            incl_remainder: Whether the rest of the stream is the last entry, so that the sum is the stream.
-            pos_slice: Positions to take.
-            apply_ln: Whether the norm at `layer` is applied to each.
+            layer: The layer; -1 and ``n_layers`` mean the unembedding.
+            return_labels: Return labels too, ``"L0H1"``.
+            incl_remainder: End with the rest of the stream, so that the sum is the stream.
+            pos_slice: The positions to take.
+            apply_ln: Apply the norm before `layer` to each component; see `apply_ln_to_stack`.
+
+        Returns:
+            ``layer * n_heads`` components, and one with `incl_remainder`, or a pair of them and their labels.
         """
-        layers = self._layers(layer)
-        pos_slice = as_slice(pos_slice)
-        if "blocks.0.attn.hook_result" not in self.cache_dict:
-            self.compute_head_results()
-        each = [pos_slice.apply(self["result", index], dim=-3) for index in range(layers)]
-        labels = [f"L{index}H{head}" for index in range(layers) for head in range(self.model.cfg.n_heads)]
-        if each:
-            stack = torch.cat(each, dim=-2).movedim(-2, 0)
-        else:
-            stack = self._empty_stack(pos_slice)
-        if incl_remainder:
-            stack = torch.cat([stack, (self._stream_before(layers, pos_slice) - stack.sum(dim=0))[None]])
-            labels.append("remainder")
-        if apply_ln:
-            stack = self.apply_ln_to_stack(stack, layers, pos_slice=pos_slice)
+        last = self.layer_of(layer)
+        norm = self.norm_before(last, False, pos_slice) if apply_ln else FrozenNorm()
+        total = self.residual_before(last, pos_slice) if incl_remainder else None
+        stack, labels = self.stack_parts(self.head_parts(last, pos_slice), norm, pos_slice, total)
         return (stack, labels) if return_labels else stack
 
-    def stack_activation(
-        self, activation_name: str, layer: int = -1, sublayer_type: str | None = None
-    ) -> Float[Tensor, "layers_covered ..."]:
-        """Returns an activation of the layers before `layer`, stacked."""
-        return torch.stack([self[activation_name, index, sublayer_type] for index in range(self._layers(layer))], dim=0)
+    def head_parts(self, n_layers: int, pos_slice: Slice | SliceInput) -> list[Part]:
+        """Returns the heads of the first layers, a part a layer."""
+        return [
+            Part(
+                [f"L{index}H{head}" for head in range(self.model.cfg.n_heads)],
+                partial(self._written, index, pos_slice),
+            )
+            for index in range(n_layers)
+        ]
 
-    def _stream_before(self, layers: int, pos_slice: Slice) -> Tensor:
-        stream = self["resid_post", layers - 1] if layers > 0 else self["resid_pre", 0]
-        return pos_slice.apply(stream, dim=-2)
+    def _written(self, layer: int, pos_slice: Slice | SliceInput) -> Tensor:
+        return self.norm_after(layer, "attn", pos_slice)(self._results(layer, pos_slice))
 
-    def _empty_stack(self, pos_slice: Slice) -> Tensor:
-        like = pos_slice.apply(self["hook_embed"] if self.has_embed else self["resid_pre", 0], dim=-2)
-        return torch.zeros(0, *like.shape, dtype=like.dtype, device=like.device)
+    def _results(self, layer: int, pos_slice: Slice | SliceInput) -> Tensor:
+        """Returns ``[head *batch_and_pos_dims d_model]``, from the cache where it is there."""
+        positions, name = as_slice(pos_slice), f"blocks.{layer}.attn.hook_result"
+        if name in self:
+            return positions.apply(self[name], dim=-3).movedim(-2, 0)
+        z = positions.apply(self["z", layer], dim=-3).movedim(-2, 0)
+        W_O = self.model.blocks[layer].attn.W_O.to(z.device)
+        return torch.bmm(z.reshape(len(z), -1, z.shape[-1]), W_O).view(*z.shape[:-1], W_O.shape[-1])

@@ -1,66 +1,70 @@
-"""What components of the residual stream say for one token against another."""
-
-from __future__ import annotations
-
-from typing import Union
+"""Which components raised the logit of a token."""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from transformer_lens.activation_cache.mapping import as_slice
-from transformer_lens.activation_cache.residual import ResidualMixin
+from transformer_lens.activation_cache.norms import NormsMixin
 from transformer_lens.utilities.slice import Slice, SliceInput
 
-Tokens = Union[str, int, Int[Tensor, ""], Int[Tensor, "batch"], Int[Tensor, "batch position"]]
+__all__ = ["LogitAttributionMixin"]
 
 
-class LogitAttributionMixin(ResidualMixin):
-    """Direct logit attribution."""
+class LogitAttributionMixin(NormsMixin):
+    """Reads components as the unembedding reads their sum."""
 
     def logit_attrs(
         self,
         residual_stack: Float[Tensor, "num_components *batch_and_pos_dims d_model"],
-        tokens: Tokens,
-        incorrect_tokens: Tokens | None = None,
+        tokens: str | int | Int[Tensor, "*token_dims"],
+        incorrect_tokens: str | int | Int[Tensor, "*incorrect_token_dims"] | None = None,
         pos_slice: Slice | SliceInput = None,
         batch_slice: Slice | SliceInput = None,
         has_batch_dim: bool = True,
-    ) -> Float[Tensor, num_components * batch_and_pos_dims_out]:
-        """Returns each component's part in the logits of tokens, or in the difference to other tokens.
+    ) -> Float[Tensor, "num_components *batch_and_pos_dims_out"]:
+        """Computes what each component adds to the logit of a token (direct logit attribution).
 
-        ``norm(component) . W_U[:, token]``, with the scale that the final norm used.
+        ``attr[c] = norm(stack[c]) @ W_U[:, token]``, where the norm is the final one with the scale of the whole
+        stream. For a stack that sums to the final residual stream, of a model with folded norms (or without), the sum
+        of the attributions is the token's logit less ``b_U[token]``.
 
         Args:
-            residual_stack: Components, sliced already by `pos_slice`.
-            tokens: The tokens whose logits are explained.
-            incorrect_tokens: Tokens whose logits are taken away.
-            pos_slice: Positions that the stack holds.
-            batch_slice: Part of the batch to take.
-            has_batch_dim: Whether the stack has a batch axis.
+            residual_stack: The components, at the positions of `pos_slice` only.
+            tokens: The token, or one for each row, ``[batch]``, or for each position, ``[batch pos]``, of what the
+                slices leave.
+            incorrect_tokens: Tokens whose logits are subtracted, of the shape of `tokens`.
+            pos_slice: The positions that the components are of.
+            batch_slice: The rows of the batch to take, of scale and components.
+            has_batch_dim: The components have all rows, so that rows have to be taken; otherwise they have been.
 
         Raises:
-            ValueError: The two sets of tokens have different shapes.
+            ValueError: The tokens are not of one shape.
         """
-        directions = self._directions(tokens, batch_slice)
+        directions = self._directions(tokens)
         if incorrect_tokens is not None:
-            others = self._directions(incorrect_tokens, batch_slice)
-            if others.shape != directions.shape:
+            incorrect = self._directions(incorrect_tokens)
+            if _shape(tokens) != _shape(incorrect_tokens):
                 raise ValueError(
-                    f"tokens give directions of shape {tuple(directions.shape)}, incorrect_tokens "
-                    f"{tuple(others.shape)}: one of each for every example."
+                    f"tokens are of shape {_shape(tokens)}, incorrect_tokens of {_shape(incorrect_tokens)}: "
+                    "they must be the same"
                 )
-            directions = directions - others
-        scaled = self.apply_ln_to_stack(
-            residual_stack, layer=-1, pos_slice=pos_slice, batch_slice=batch_slice, has_batch_dim=has_batch_dim
-        )
-        return (scaled * directions).sum(dim=-1)
+            directions = directions - incorrect
+        if has_batch_dim:
+            residual_stack = as_slice(batch_slice).apply(residual_stack, dim=1)
+        norm = self.norm_before(None, False, pos_slice, batch_slice)
+        directions = norm.pull_back(directions.to(residual_stack.device))
+        dtype = torch.promote_types(residual_stack.dtype, directions.dtype)
+        if norm.scale is not None:
+            dtype = torch.promote_types(dtype, norm.scale.dtype)
+        # A product for each component and position, without a copy of the stack.
+        attributions = torch.einsum("c...d,...d->c...", residual_stack.to(dtype), directions.to(dtype))
+        return norm.divide(attributions, squeezed=True)
 
-    def _directions(self, tokens: Tokens, batch_slice: Slice | SliceInput) -> Tensor:
-        """Returns the unembedding directions of tokens, one for each example of the slice."""
-        if isinstance(tokens, int):
-            tokens = torch.as_tensor(tokens)
+    def _directions(self, tokens: str | int | Tensor) -> Tensor:
         directions: Tensor = self.model.tokens_to_residual_directions(tokens)
-        if self.has_batch_dim and batch_slice is not None and directions.ndim > 1:
-            directions = as_slice(batch_slice).apply(directions, dim=0)
         return directions
+
+
+def _shape(tokens: str | int | Tensor) -> tuple[int, ...]:
+    return tuple(tokens.shape) if isinstance(tokens, Tensor) else ()

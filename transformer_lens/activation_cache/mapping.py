@@ -1,8 +1,8 @@
-"""The mapping itself: activations by full or short names."""
+"""Activations by name."""
 
-from __future__ import annotations
-
+import difflib
 import logging
+import warnings
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from typing import Any, TypeVar
 
@@ -10,23 +10,27 @@ import torch
 from torch import Tensor
 
 from transformer_lens.utilities.components_utils import get_act_name
+from transformer_lens.utilities.devices import warn_if_mps
 from transformer_lens.utilities.slice import Slice, SliceInput
 
-T = TypeVar("T", bound="CacheMapping")
+__all__ = ["CacheMapping", "as_slice"]
+
+Cache = TypeVar("Cache", bound="CacheMapping")
+
+
+def as_slice(selection: Slice | SliceInput) -> Slice:
+    """Reads a selection; unlike `Slice.unwrap`, an int takes its axis away."""
+    return selection if isinstance(selection, Slice) else Slice(selection)
 
 
 class CacheMapping:
-    """Activations by name.
-
-    ``cache["blocks.3.attn.hook_pattern"]``, ``cache["pattern", 3]`` and ``cache["pattern", 3, "attn"]`` are the same;
-    negative layers count from the last.
+    """What a run left behind: a read-only mapping from hook names to activations, and the model they are of.
 
     Attributes:
-        cache_dict: Activations by full names.
-        model: The model they came from.
-        has_batch_dim: Whether they have a batch axis.
-        has_embed: Whether the token embedding is among them.
-        has_pos_embed: Whether the position embedding is among them.
+        cache_dict: The activations by the full name of their hook point.
+        model: The model that ran.
+        has_batch_dim: The first axis of every activation is the batch.
+        has_embed, has_pos_embed: The embeddings of tokens and of positions were kept.
     """
 
     def __init__(self, cache_dict: dict[str, Tensor], model: Any, has_batch_dim: bool = True) -> None:
@@ -37,32 +41,42 @@ class CacheMapping:
         self.has_pos_embed = "hook_pos_embed" in cache_dict
 
     def __getitem__(self, key: Any) -> Tensor:
-        if isinstance(key, str):
-            return self.cache_dict[key if key in self.cache_dict else get_act_name(key)]
-        if not isinstance(key, tuple):
-            raise TypeError(f"{key!r} is neither a name nor a tuple of a name and a layer.")
-        if len(key) > 1 and isinstance(key[1], int) and key[1] < 0:
-            key = (key[0], self.model.cfg.n_layers + key[1], *key[2:])
-        return self.cache_dict[get_act_name(*key)]
+        """Looks up an activation.
 
-    def __contains__(self, key: Any) -> bool:
-        try:
-            self[key]
-        except KeyError:
-            return False
-        return True
+        Args:
+            key: A hook's name; its short form, ``"embed"`` or ``"k1"``; or a tuple, the arguments of `get_act_name`:
+                ``("k", 1)``, ``("scale", 1, "ln2")``. A negative layer counts from the end.
 
-    def __len__(self) -> int:
-        return len(self.cache_dict)
+        Raises:
+            KeyError: There is none of this name.
+        """
+        if isinstance(key, str) and key in self.cache_dict:
+            return self.cache_dict[key]
+        parts = list(key) if isinstance(key, tuple) else [key]
+        if len(parts) > 1 and isinstance(parts[1], int) and parts[1] < 0:
+            parts[1] += self.model.cfg.n_layers
+        name = get_act_name(*parts)
+        if name not in self.cache_dict:
+            nearest = difflib.get_close_matches(name, self.cache_dict, n=3)
+            hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+            raise KeyError(f"{name!r} is not in the cache of {len(self)} activations{hint}")
+        return self.cache_dict[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Says whether there is an activation of this full name."""
+        return name in self.cache_dict
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.cache_dict)
+
+    def __len__(self) -> int:
+        return len(self.cache_dict)
 
     def __repr__(self) -> str:
         return f"ActivationCache with keys {list(self.cache_dict)}"
 
     def keys(self) -> KeysView[str]:
-        """Returns the full names."""
+        """Returns the full names, in the order in which the model came to them."""
         return self.cache_dict.keys()
 
     def values(self) -> ValuesView[Tensor]:
@@ -70,55 +84,82 @@ class CacheMapping:
         return self.cache_dict.values()
 
     def items(self) -> ItemsView[str, Tensor]:
-        """Returns names and activations."""
+        """Returns pairs of full name and activation."""
         return self.cache_dict.items()
 
-    def to(self: T, device: str | torch.device, move_model: bool = False) -> T:
-        """Moves the activations to a device, in place; the model goes along only if told."""
-        self.cache_dict = {name: tensor.to(device) for name, tensor in self.cache_dict.items()}
+    def to(self: Cache, device: str | torch.device, move_model: bool = False) -> Cache:
+        """Moves the activations to a device, in place.
+
+        What needs weights, such as `compute_head_results`, needs the model on the same device.
+
+        Args:
+            device: Where to.
+            move_model: Move the model too; deprecated, in favour of ``model.to(device)``.
+
+        Returns:
+            The cache itself.
+        """
+        warn_if_mps(device)
+        self.cache_dict = {name: value.to(device) for name, value in self.cache_dict.items()}
         if move_model:
+            warnings.warn("move_model is deprecated: use model.to(device)", DeprecationWarning, stacklevel=2)
             self.model.to(device)
         return self
 
     def toggle_autodiff(self, mode: bool = False) -> None:
-        """Switches torch's autograd on or off, everywhere. A cache made with gradients holds the whole graph."""
-        logging.getLogger(__name__).warning("Autograd is now %s for the whole process.", "on" if mode else "off")
+        """Turns torch's recording of gradients on or off, for the whole process.
+
+        Args:
+            mode: On; off saves much memory where no backward pass is wanted.
+        """
+        logging.warning("autodiff is set to %s for the whole process", mode)
         torch.set_grad_enabled(mode)
 
-    def remove_batch_dim(self: T) -> T:
-        """Drops the batch axis of every activation, in place.
+    def remove_batch_dim(self: Cache) -> Cache:
+        """Takes the batch axis, of length one, off every activation, in place.
+
+        Returns:
+            The cache itself.
 
         Raises:
-            ValueError: The batch has more than one entry.
+            AssertionError: There is more than one row.
         """
         if not self.has_batch_dim:
-            logging.getLogger(__name__).warning("The cache has no batch axis already.")
+            logging.warning("the batch dimension was removed already")
             return self
-        for name, tensor in self.cache_dict.items():
-            if tensor.shape[0] != 1:
-                raise ValueError(f"{name} has a batch of {tensor.shape[0]}: only a batch of one can be dropped.")
-        self.cache_dict = {name: tensor[0] for name, tensor in self.cache_dict.items()}
+        for name, value in self.cache_dict.items():
+            assert value.shape[0] == 1, f"{name} has {value.shape[0]} rows: only a batch of one can be removed"
+        self.cache_dict = {name: value[0] for name, value in self.cache_dict.items()}
         self.has_batch_dim = False
         return self
 
-    def apply_slice_to_batch_dim(self: T, batch_slice: Slice | SliceInput) -> T:
-        """Returns a cache of part of the batch; a number drops the axis.
+    def apply_slice_to_batch_dim(self: Cache, batch_slice: Slice | SliceInput) -> Cache:
+        """Selects rows of the batch.
+
+        Args:
+            batch_slice: Which rows; by an int, the batch axis goes.
+
+        Returns:
+            A new cache; the rows are views where the selection allows it.
 
         Raises:
-            ValueError: There is no batch axis.
+            AssertionError: There is no batch axis to select from.
         """
-        if not isinstance(batch_slice, Slice):
-            batch_slice = Slice(batch_slice)
-        if not self.has_batch_dim:
-            raise ValueError("The cache has no batch axis to slice.")
-        sliced = {name: batch_slice.apply(tensor, dim=0) for name, tensor in self.cache_dict.items()}
-        return type(self)(sliced, self.model, has_batch_dim=batch_slice.mode not in ("int",))
+        rows = as_slice(batch_slice)
+        assert self.has_batch_dim or rows.mode == "identity", "there is no batch dimension to select from"
+        selected = {name: rows.apply(value, dim=0) for name, value in self.cache_dict.items()}
+        return type(self)(selected, self.model, has_batch_dim=self.has_batch_dim and rows.mode != "int")
 
-    def _layers(self, layer: int | None) -> int:
-        """Returns how many layers are meant: None and -1 mean all."""
-        return int(self.model.cfg.n_layers) if layer is None or layer == -1 else layer
+    def layer_of(self, layer: int | None, mlp_input: bool = False) -> int:
+        """Reads which layer's input is meant: None and -1 are that of the unembedding, ``n_layers``.
 
-
-def as_slice(value: Slice | SliceInput) -> Slice:
-    """Returns a Slice; a bare number drops its axis."""
-    return value if isinstance(value, Slice) else Slice(value)
+        Raises:
+            ValueError: There is no such input.
+        """
+        n_layers = int(self.model.cfg.n_layers)
+        found = n_layers if layer is None or layer == -1 else layer
+        if not 0 <= found <= n_layers:
+            raise ValueError(f"layer is {layer}; it can be 0 to {n_layers}, or -1 or None for the unembedding's input")
+        if mlp_input and found == n_layers:
+            raise ValueError(f"mlp_input: there is no MLP in layer {n_layers}, which is the unembedding")
+        return found

@@ -1,48 +1,55 @@
-"""What each neuron wrote, and the finest decomposition of the residual stream."""
+"""What each MLP neuron writes to the residual stream."""
 
-from __future__ import annotations
-
-from typing import Any, Union
+from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from transformer_lens.activation_cache.heads import HeadsMixin
+from transformer_lens.activation_cache.components import ComponentsMixin, Part
 from transformer_lens.activation_cache.mapping import as_slice
+from transformer_lens.activation_cache.norms import FrozenNorm
 from transformer_lens.utilities.slice import Slice, SliceInput
 
-# One projection makes the last axis go, several make it the axis of projections.
-Result = Union[Tensor, tuple[Tensor, list[str]]]
+__all__ = ["NeuronsMixin"]
+
+Directions = Float[Tensor, "d_model"] | Float[Tensor, "d_model num_outputs"]
 
 
-class NeuronsMixin(HeadsMixin):
-    """Results of neurons."""
+class NeuronsMixin(ComponentsMixin):
+    """Stacks the outputs of neurons: ``result[n] = post[n] * W_out[n]``, so that ``mlp_out = sum_n result[n] + b_out``.
+
+    Each neuron's output is d_model times as large as its activation. Projected onto directions, it never comes to
+    exist: ``result[n] @ p = post[n] * (W_out[n] @ p)``.
+    """
 
     def get_neuron_results(
         self,
         layer: int,
         neuron_slice: Slice | SliceInput = None,
         pos_slice: Slice | SliceInput = None,
-        project_output_onto: Tensor | None = None,
-    ) -> Tensor:
-        """Returns ``post[neuron] * W_out[neuron]`` of one layer: [..., neuron, d_model].
+        project_output_onto: Directions | None = None,
+    ) -> Float[Tensor, "..."]:
+        """Computes what neurons of one layer write.
 
         Args:
-            layer: Which.
-            neuron_slice: Neurons to take.
-            pos_slice: Positions to take.
-            project_output_onto: A direction [d_model], or several [d_model, num_outputs], onto which results are
-                projected; the whole results are then never made.
+            layer: Their layer; negative ones count from the end.
+            neuron_slice: The neurons to take.
+            pos_slice: The positions to take.
+            project_output_onto: Directions to project onto.
+
+        Returns:
+            ``[*batch_and_pos_dims num_neurons d_model]``, without the axis of neurons if `neuron_slice` is an int.
+            Projected, ``num_outputs`` stands for d_model, and nothing for a single direction.
         """
-        acts = as_slice(pos_slice).apply(self["post", layer], dim=-2)
-        neuron_slice = as_slice(neuron_slice)
-        acts = neuron_slice.apply(acts, dim=-1)
-        out = neuron_slice.apply(self.model.blocks[layer].mlp.W_out, dim=0)
+        post = as_slice(pos_slice).apply(self["post", layer], dim=-2)
+        post = as_slice(neuron_slice).apply(post, dim=-1)
+        weights = as_slice(neuron_slice).apply(self.model.blocks[layer].mlp.W_out.to(post.device), dim=0)
         if project_output_onto is not None:
-            out = out @ project_output_onto
+            weights = _projected(weights, project_output_onto)
             if project_output_onto.ndim == 1:
-                return acts * out
-        return acts[..., None] * out
+                return post * weights
+        return post[..., None] * weights
 
     def stack_neuron_results(
         self,
@@ -52,112 +59,70 @@ class NeuronsMixin(HeadsMixin):
         return_labels: bool = False,
         incl_remainder: bool = False,
         apply_ln: bool = False,
-        project_output_onto: Tensor | None = None,
-    ) -> Result:
-        """Returns what every neuron of the layers before `layer` wrote, stacked. It is large: slice.
+        project_output_onto: Directions | None = None,
+    ) -> Float[Tensor, "num_components ..."] | tuple[Float[Tensor, "num_components ..."], list[str]]:
+        """Stacks what every neuron wrote to the residual stream before a layer.
 
         Args:
-            layer: None and -1 mean the end.
-            pos_slice: Positions to take.
-            neuron_slice: Neurons to take in every layer.
-            return_labels: Whether labels ("L0N0", …) are returned too.
-            incl_remainder: Whether the rest of the stream is the last entry.
-            apply_ln: Whether the norm at `layer` is applied to each; not with a projection.
-            project_output_onto: As in `get_neuron_results`.
+            layer: The layer; -1 and ``n_layers`` mean the unembedding.
+            pos_slice: The positions to take.
+            neuron_slice: The neurons to take of each layer.
+            return_labels: Return labels too, ``"L0N1"``.
+            incl_remainder: End with the rest of the stream, so that the sum is the stream.
+            apply_ln: Apply the norm before `layer` to each component; see `apply_ln_to_stack`.
+            project_output_onto: Directions to project each component onto, after the norm.
 
-        Raises:
-            ValueError: A norm is asked for of what has been projected.
+        Returns:
+            ``[num_components *batch_and_pos_dims d_model]``, or a pair of it and its labels. Projected,
+            ``num_outputs`` stands for d_model, and nothing for a single direction.
         """
-        layers = self._layers(layer)
-        pos_slice, neuron_slice = as_slice(pos_slice), as_slice(neuron_slice)
-        if neuron_slice.mode == "int":
-            assert isinstance(neuron_slice.slice, int)
-            neuron_slice = Slice([neuron_slice.slice])
-        if apply_ln and project_output_onto is not None:
-            raise ValueError("apply_ln goes before a projection: it cannot be applied to what has been projected.")
-        axis = -1 if project_output_onto is not None and project_output_onto.ndim == 1 else -2
-        each = [
-            self.get_neuron_results(index, neuron_slice, pos_slice, project_output_onto).movedim(axis, 0)
-            for index in range(layers)
+        last = self.layer_of(layer)
+        norm = self.norm_before(last, False, pos_slice) if apply_ln else FrozenNorm()
+        total = self.residual_before(last, pos_slice) if incl_remainder else None
+        parts = self.neuron_parts(last, pos_slice, neuron_slice)
+        stack, labels = self.stack_parts(parts, norm, pos_slice, total, project_output_onto)
+        return (stack, labels) if return_labels else stack
+
+    def neuron_parts(
+        self, n_layers: int, pos_slice: Slice | SliceInput, neuron_slice: Slice | SliceInput = None
+    ) -> list[Part]:
+        """Returns the neurons of the first layers, a part a layer."""
+        neurons = Slice.unwrap(neuron_slice)
+        if neurons.mode == "int":
+            neurons = Slice(neurons.indices())
+        indices = neurons.indices(self.model.cfg.d_mlp) if n_layers > 0 else ()
+        return [
+            Part(
+                [f"L{index}N{neuron}" for neuron in indices],
+                partial(self._written_by_neurons, index, pos_slice, neurons),
+                partial(self._projected_neurons, index, pos_slice, neurons),
+            )
+            for index in range(n_layers)
         ]
-        neurons = neuron_slice.indices(self.model.cfg.d_mlp)
-        labels = [f"L{index}N{neuron}" for index in range(layers) for neuron in neurons]
-        if each:
-            stack = torch.cat(each)
-        else:
-            empty = self._empty_stack(pos_slice)
-            stack = empty if project_output_onto is None else empty @ project_output_onto
-        if incl_remainder:
-            stream = self._stream_before(layers, pos_slice)
-            stream = stream if project_output_onto is None else stream @ project_output_onto
-            stack = torch.cat([stack, (stream - stack.sum(dim=0))[None]])
-            labels.append("remainder")
-        if apply_ln:
-            stack = self.apply_ln_to_stack(stack, layers, pos_slice=pos_slice)
-        return (stack, labels) if return_labels else stack
 
-    def get_full_resid_decomposition(
-        self,
-        layer: int | None = None,
-        mlp_input: bool = False,
-        expand_neurons: bool = True,
-        apply_ln: bool = False,
-        pos_slice: Slice | SliceInput = None,
-        return_labels: bool = False,
-        project_output_onto: Tensor | None = None,
-    ) -> Result:
-        """Returns heads, neurons (or MLPs), embeddings and biases: the sum over the stack is the stream before `layer`.
+    def _written_by_neurons(self, layer: int, pos_slice: Slice | SliceInput, neurons: Slice) -> Tensor:
+        post, W_out = self._post_and_weights(layer, pos_slice, neurons)
+        spread = W_out.reshape(len(W_out), *[1] * (post.ndim - 1), W_out.shape[-1])
+        return self.norm_after(layer, "mlp", pos_slice)(post[..., None] * spread)
 
-        Args:
-            layer: None and -1 mean the end.
-            mlp_input: Whether the attention of `layer` itself is among them.
-            expand_neurons: Whether MLPs are split into neurons.
-            apply_ln: Whether the norm at `layer` is applied to each.
-            pos_slice: Positions to take.
-            return_labels: Whether labels are returned too.
-            project_output_onto: As in `get_neuron_results`; with `apply_ln` the norm goes first.
-        """
-        layers = self._layers(layer)
-        pos_slice = as_slice(pos_slice)
-        late = project_output_onto if apply_ln else None
-        early = None if apply_ln else project_output_onto
-        parts: list[Tensor] = []
-        labels: list[str] = []
+    def _projected_neurons(
+        self, layer: int, pos_slice: Slice | SliceInput, neurons: Slice, directions: Tensor
+    ) -> Tensor:
+        post, W_out = self._post_and_weights(layer, pos_slice, neurons)
+        norm = self.norm_after(layer, "mlp", pos_slice)
+        weights = _projected(W_out, norm.pull_back(directions).transpose(0, -1))
+        spread = weights.reshape(len(weights), *[1] * (post.ndim - 1), *weights.shape[1:])
+        is_single = directions.ndim == 1
+        return norm.divide((post if is_single else post[..., None]) * spread, squeezed=is_single)
 
-        def add(stack: Tensor, names: list[str], projected: bool = False) -> None:
-            parts.append(stack if early is None or projected else stack @ early)
-            labels.extend(names)
+    def _post_and_weights(
+        self, layer: int, pos_slice: Slice | SliceInput, neurons: Slice
+    ) -> tuple[Float[Tensor, "neuron *batch_and_pos_dims"], Float[Tensor, "neuron d_model"]]:
+        post = as_slice(pos_slice).apply(self["post", layer], dim=-2)
+        W_out = neurons.apply(self.model.blocks[layer].mlp.W_out.to(post.device), dim=0)
+        return neurons.apply(post, dim=-1).movedim(-1, 0), W_out
 
-        heads, head_labels = self._labelled(
-            self.stack_head_results(layers + (1 if mlp_input else 0), return_labels=True, pos_slice=pos_slice)
-        )
-        add(heads, head_labels)
-        if not self.model.cfg.attn_only and layers > 0:
-            if expand_neurons:
-                neurons, names = self._labelled(
-                    self.stack_neuron_results(
-                        layers, pos_slice=pos_slice, return_labels=True, project_output_onto=early
-                    )
-                )
-                add(neurons, names, projected=True)
-            else:
-                mlps, names = self._labelled(
-                    self.decompose_resid(layers, mode="mlp", pos_slice=pos_slice, incl_embeds=False, return_labels=True)
-                )
-                add(mlps, names)
-        for name, there in (("embed", self.has_embed), ("pos_embed", self.has_pos_embed)):
-            if there:
-                add(pos_slice.apply(self[f"hook_{name}"], dim=-2)[None], [name])
-        bias = self.model.accumulated_bias(layers, mlp_input, include_mlp_biases=expand_neurons)
-        add(bias.expand((1, *heads.shape[1:])), ["bias"])
-        stack = torch.cat(parts)
-        if apply_ln:
-            stack = self.apply_ln_to_stack(stack, layers, pos_slice=pos_slice, mlp_input=mlp_input)
-        if late is not None:
-            stack = stack @ late
-        return (stack, labels) if return_labels else stack
 
-    @staticmethod
-    def _labelled(result: Any) -> tuple[Tensor, list[str]]:
-        stack, labels = result
-        return stack, labels
+def _projected(weights: Tensor, onto: Tensor) -> Tensor:
+    dtype = torch.promote_types(weights.dtype, onto.dtype)
+    return weights.to(dtype) @ onto.to(weights.device, dtype)

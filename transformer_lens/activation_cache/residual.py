@@ -1,21 +1,20 @@
-"""The residual stream: as it accumulates, and as a sum of what was written to it."""
+"""The residual stream, by layers and by what writes to it."""
 
-from __future__ import annotations
-
+from functools import partial
 from typing import Literal
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from transformer_lens.activation_cache.mapping import CacheMapping, as_slice
+from transformer_lens.activation_cache.components import ComponentsMixin, Labelled, Part
+from transformer_lens.activation_cache.mapping import as_slice
+from transformer_lens.activation_cache.norms import FrozenNorm
 from transformer_lens.utilities.slice import Slice, SliceInput
 
-Stack = Float[Tensor, "num_components *batch_and_pos_dims d_model"]
+__all__ = ["ResidualMixin"]
 
 
-class ResidualMixin(CacheMapping):
-    """Decompositions of the residual stream."""
+class ResidualMixin(ComponentsMixin):
+    """Stacks residual streams, and the outputs of layers that they are the sums of."""
 
     def accumulated_resid(
         self,
@@ -25,31 +24,34 @@ class ResidualMixin(CacheMapping):
         pos_slice: Slice | SliceInput = None,
         mlp_input: bool = False,
         return_labels: bool = False,
-    ) -> Stack | tuple[Stack, list[str]]:
-        """Returns the residual stream before each layer, stacked: the logit lens' input.
+    ) -> Labelled:
+        """Stacks the residual stream before each layer, up to the input of one (logit lens, nostalgebraist 2020).
 
         Args:
-            layer: The last is the stream before this layer; None and -1 mean the end.
-            incl_mid: Whether streams between attention and MLP are among them.
-            apply_ln: Whether the norm at `layer` is applied to each.
-            pos_slice: Positions to take.
-            mlp_input: Whether the stream between attention and MLP of `layer` is the last.
-            return_labels: Whether labels ("0_pre", "0_mid", …, "final_post") are returned too.
+            layer: The last layer; None, -1 and ``n_layers`` mean the unembedding.
+            incl_mid: Also those between attention and MLP.
+            apply_ln: Apply the norm before `layer` to each, with that layer's scale; see `apply_ln_to_stack`, which
+                with ``recompute_ln=True`` gives each a scale of its own.
+            pos_slice: The positions to take.
+            mlp_input: End with what the MLP of `layer` reads. In parallel blocks that is what the attention reads.
+            return_labels: Return labels too: ``"2_pre"``, ``"2_mid"``, ``"final_post"``.
+
+        Returns:
+            The streams, or a pair of them and their labels.
         """
-        layers = self._layers(layer)
-        pos_slice = as_slice(pos_slice)
-        names: list[tuple[str, int, str]] = []
-        for index in range(layers + 1):
+        last = self.layer_of(layer, mlp_input)
+        names: dict[str, str] = {}
+        for index in range(last + 1):
             if index == self.model.cfg.n_layers:
-                names.append(("resid_post", index - 1, "final_post"))
+                names["final_post"] = f"blocks.{index - 1}.hook_resid_post"
                 continue
-            names.append(("resid_pre", index, f"{index}_pre"))
-            if (incl_mid and index < layers) or (mlp_input and index == layers):
-                names.append(("resid_mid", index, f"{index}_mid"))
-        stack = torch.stack([pos_slice.apply(self[name, index], dim=-2) for name, index, _ in names])
-        if apply_ln:
-            stack = self.apply_ln_to_stack(stack, layers, pos_slice=pos_slice, mlp_input=mlp_input)
-        return (stack, [label for _, _, label in names]) if return_labels else stack
+            names[f"{index}_pre"] = f"blocks.{index}.hook_resid_pre"
+            if (incl_mid and index < last) or (self._mlp_reads_attention(mlp_input) and index == last):
+                names[f"{index}_mid"] = f"blocks.{index}.hook_resid_mid"
+        norm = self.norm_before(last, mlp_input, pos_slice) if apply_ln else FrozenNorm()
+        parts = [self.part_at(label, name, pos_slice) for label, name in names.items()]
+        stack, labels = self.stack_parts(parts, norm, pos_slice)
+        return (stack, labels) if return_labels else stack
 
     def decompose_resid(
         self,
@@ -60,83 +62,47 @@ class ResidualMixin(CacheMapping):
         pos_slice: Slice | SliceInput = None,
         incl_embeds: bool = True,
         return_labels: bool = False,
-    ) -> Stack | tuple[Stack, list[str]]:
-        """Returns what embeddings, attentions and MLPs wrote; the sum over the stack is the stream before `layer`.
+    ) -> Labelled:
+        """Stacks what embeddings and layers wrote; with ``mode="all"`` its sum is the residual stream before `layer`.
 
         Args:
-            layer: Where; None and -1 mean the end.
-            mlp_input: Whether the attention of `layer` itself is among them.
-            mode: Which layers' parts: "all", "mlp" or "attn".
-            apply_ln: Whether the norm at `layer` is applied to each.
-            pos_slice: Positions to take.
-            incl_embeds: Whether the embeddings are among them.
-            return_labels: Whether labels ("embed", "0_attn_out", "0_mlp_out", …) are returned too.
+            layer: The layer that reads the stream; None, -1 and ``n_layers`` mean the unembedding.
+            mlp_input: Its MLP reads, so that its attention's output counts too, except in parallel blocks.
+            mode: Which layers' outputs: of "attn", of "mlp", or of both.
+            apply_ln: Apply the norm before `layer` to each component; see `apply_ln_to_stack`.
+            pos_slice: The positions to take.
+            incl_embeds: Also the embeddings of tokens and, where they are added to the stream, of positions.
+            return_labels: Return labels too: ``"embed"``, ``"pos_embed"``, ``"0_attn_out"``, ``"0_mlp_out"``.
+
+        Returns:
+            The components, or a pair of them and their labels.
         """
-        layers = self._layers(layer)
-        pos_slice = as_slice(pos_slice)
-        with_mlp = mode != "attn" and not self.model.cfg.attn_only
-        parts: list[Tensor] = []
-        labels: list[str] = []
-        if incl_embeds:
-            if self.has_embed:
-                parts.append(self["hook_embed"])
-                labels.append("embed")
-            if self.has_pos_embed:
-                parts.append(self["hook_pos_embed"])
-                labels.append("pos_embed")
-        for index in range(layers):
+        last = self.layer_of(layer, mlp_input)
+        parts = self.embedding_parts(pos_slice) if incl_embeds else []
+        for index in range(last):
             if mode != "mlp":
-                parts.append(self["attn_out", index])
-                labels.append(f"{index}_attn_out")
-            if with_mlp:
-                parts.append(self["mlp_out", index])
-                labels.append(f"{index}_mlp_out")
-        if mlp_input and mode != "mlp" and layers < self.model.cfg.n_layers:
-            parts.append(self["attn_out", layers])
-            labels.append(f"{layers}_attn_out")
-        stack = torch.stack([pos_slice.apply(part, dim=-2) for part in parts])
-        if apply_ln:
-            stack = self.apply_ln_to_stack(stack, layers, pos_slice=pos_slice, mlp_input=mlp_input)
+                parts.append(self.part_at(f"{index}_attn_out", f"blocks.{index}.hook_attn_out", pos_slice))
+            if mode != "attn" and not self.model.cfg.attn_only:
+                parts.append(self.part_at(f"{index}_mlp_out", f"blocks.{index}.hook_mlp_out", pos_slice))
+        if mode != "mlp" and self._mlp_reads_attention(mlp_input):
+            parts.append(self.part_at(f"{last}_attn_out", f"blocks.{last}.hook_attn_out", pos_slice))
+        norm = self.norm_before(last, mlp_input, pos_slice) if apply_ln else FrozenNorm()
+        stack, labels = self.stack_parts(parts, norm, pos_slice)
         return (stack, labels) if return_labels else stack
 
-    def apply_ln_to_stack(
-        self,
-        residual_stack: Stack,
-        layer: int | None = None,
-        mlp_input: bool = False,
-        pos_slice: Slice | SliceInput = None,
-        batch_slice: Slice | SliceInput = None,
-        has_batch_dim: bool = True,
-        recompute_ln: bool = False,
-    ) -> Stack:
-        """Divides each component by the scale that the norm at `layer` used for the whole stream.
+    def embedding_parts(self, pos_slice: Slice | SliceInput) -> list[Part]:
+        """Returns the embeddings that the residual stream begins with, as far as they were kept."""
+        # "shortformer" models add positions to queries and keys, not to the stream.
+        adds_positions = self.has_pos_embed and self.model.cfg.positional_embedding_type != "shortformer"
+        present = {"embed": self.has_embed, "pos_embed": adds_positions}
+        return [self.part_at(label, f"hook_{label}", pos_slice) for label, is_there in present.items() if is_there]
 
-        The norm is linear once its scale is fixed, so components still add up. Its weight and bias are not applied:
-        fold them (``fold_ln=True``) for attributions that add up to logits.
+    def part_at(self, label: str, name: str, pos_slice: Slice | SliceInput) -> Part:
+        """Returns the activation of a hook point as one component."""
+        return Part([label], partial(self._one_component, name, pos_slice))
 
-        Args:
-            residual_stack: Components, sliced already by `pos_slice`.
-            layer: Whose norm; None and -1 mean the final one.
-            mlp_input: Whether the norm before the MLP is meant.
-            pos_slice: Positions that the stack holds.
-            batch_slice: Part of the batch to take.
-            has_batch_dim: Whether the stack has a batch axis, behind that of components.
-            recompute_ln: Whether each component gets the scale of its own size instead.
-        """
-        cfg = self.model.cfg
-        if cfg.normalization_type not in ("LN", "LNPre", "RMS", "RMSPre"):
-            return residual_stack
-        layers = self._layers(layer)
-        pos_slice, batch_slice = as_slice(pos_slice), as_slice(batch_slice)
-        if has_batch_dim:
-            residual_stack = batch_slice.apply(residual_stack, dim=1)
-        is_final_rms = layers == cfg.n_layers and cfg.final_rms
-        if cfg.normalization_type in ("LN", "LNPre") and not is_final_rms:
-            residual_stack = residual_stack - residual_stack.mean(dim=-1, keepdim=True)
-        if recompute_ln:
-            return residual_stack / (residual_stack.pow(2).mean(dim=-1, keepdim=True) + cfg.eps).sqrt()
-        norm = "ln_final" if layers == cfg.n_layers else f"blocks.{layers}.ln{2 if mlp_input else 1}"
-        scale = pos_slice.apply(self[f"{norm}.hook_scale"], dim=-2)
-        if self.has_batch_dim:
-            scale = batch_slice.apply(scale)
-        return residual_stack / scale
+    def _one_component(self, name: str, pos_slice: Slice | SliceInput) -> Tensor:
+        return as_slice(pos_slice).apply(self[name], dim=-2).unsqueeze(0)
+
+    def _mlp_reads_attention(self, mlp_input: bool) -> bool:
+        return mlp_input and not self.model.cfg.parallel_attn_mlp

@@ -17,7 +17,7 @@ IGNORED: frozenset[str] = frozenset(
     """
     _name_or_path _attn_implementation attn_implementation _commit_hash architectures transformers_version model_type
     auto_map dtype torch_dtype use_cache name_or_path
-    bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id return_dict
+    bos_token_id eos_token_id pad_token_id sep_token_id unk_token_id decoder_start_token_id return_dict
     output_attentions output_hidden_states output_router_logits initializer_range init_std initializer_factor
     attn_pdrop resid_pdrop embd_pdrop attention_dropout hidden_dropout resid_dropout embed_dropout dropout layerdrop
     activation_dropout hidden_dropout_prob attention_probs_dropout_prob classifier_dropout residual_dropout
