@@ -40,7 +40,9 @@ def _read(config: ConfigView) -> dict[str, Any]:
 
 
 def _fused(place: int) -> Take:
-    return Take("{p}layers.{i}.attention.query_key_value.weight", f"({_HEADS[place]} qkv d_head) d_model", pick={"qkv": place})
+    return Take(
+        "{p}layers.{i}.attention.query_key_value.weight", f"({_HEADS[place]} qkv d_head) d_model", pick={"qkv": place}
+    )
 
 
 def _fused_bias(place: int) -> Take:

@@ -19,6 +19,7 @@ class Architecture:
         name: Name of the transformers class.
         model_type: ``model_type`` in its config.
         prefix: What keys may start with; files come with it and without.
+        other_prefixes: What they may start with in place of it.
         anchor: A key, without prefix, that every file has: it tells whether the prefix is there.
         layer: Template of the start of every key of a layer.
         once: Recipes of the parameters outside the blocks.
@@ -26,6 +27,7 @@ class Architecture:
         dropped: Templates of keys that are not read, each with the reason.
         read_config: Turns a config into fields of ours; what it does not take must be ignorable by name.
         ignored: Config fields of this family that change nothing here, each with the reason.
+        required: Config fields that must have a value where they are there, because another is not implemented.
         ties_by_default: Whether the unembedding is the embedding where the config does not say.
     """
 
@@ -40,15 +42,26 @@ class Architecture:
     dropped: Mapping[str, str] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
     ties_by_default: bool = False
+    other_prefixes: tuple[str, ...] = ()
+    required: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """Every prefix that a file may have; the empty one comes last."""
+        return tuple(dict.fromkeys((self.prefix, *self.other_prefixes, "")))
+
+    @property
+    def headless(self) -> str:
+        """Name of the transformers class that has the same tensors without the unembedding."""
+        return re.sub("(LMHeadModel|ForCausalLM)$", "Model", self.name)
 
     def beyond(self, n_layers: int | None) -> Callable[[str], bool]:
         """Returns a predicate that is true for keys of layers from `n_layers` on; None: for no key."""
         if n_layers is None:
             return lambda key: False
         head, _, tail = self.layer.partition("{i}")
-        pattern = re.compile(
-            re.escape(head).replace(re.escape("{p}"), f"(?:{re.escape(self.prefix)})?") + r"(\d+)" + re.escape(tail)
-        )
+        prefixes = "|".join(re.escape(prefix) for prefix in self.prefixes)
+        pattern = re.compile(re.escape(head).replace(re.escape("{p}"), f"(?:{prefixes})") + r"(\d+)" + re.escape(tail))
 
         def is_beyond(key: str) -> bool:
             found = pattern.match(key)

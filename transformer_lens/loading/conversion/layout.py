@@ -12,13 +12,12 @@ import operator
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Union
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
 
-Pick = Union[int, str]
+Pick = int | str
 _TOKEN = re.compile(r"\(|\)|[A-Za-z_][A-Za-z_0-9]*|1")
 _OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
 
@@ -69,7 +68,7 @@ def evaluate(expression: int | str, sizes: Mapping[str, int]) -> int:
         if isinstance(node, ast.Constant) and isinstance(node.value, int):
             return node.value
         if isinstance(node, ast.Name):
-            return sizes[node.id]
+            return _size(node.id, sizes)
         if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
             return int(_OPERATIONS[type(node.op)](value(node.left), value(node.right)))
         raise ValueError(f"{expression!r} is no expression of sizes.")
@@ -100,20 +99,33 @@ class View:
     result: tuple[int, ...]
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        """Returns our tensor: a view, unless axes are merged that do not lie one behind the other."""
+        """Returns our tensor: one that shares the storage of `tensor`, or memory of its own where `copies` says so.
+
+        Raises:
+            LayoutError: `tensor` has another shape than the layout says.
+        """
         if tuple(tensor.shape) != self.shape:
             raise LayoutError(f"{tuple(tensor.shape)} is not {self.shape}")
-        out = tensor.reshape(self.split) if tuple(tensor.shape) != self.split else tensor
+        out = self._apart(tensor)
+        if self.copies:
+            return out.clone(memory_format=torch.contiguous_format).view(self.result)
+        return out.reshape(self.result)
+
+    @cached_property
+    def copies(self) -> bool:
+        """Whether our axes merge some of the file's that do not lie one behind the other, which no view can."""
+        try:
+            self._apart(torch.empty(self.shape, device="meta")).view(self.result)
+        except RuntimeError:
+            return True
+        return False
+
+    def _apart(self, tensor: Tensor) -> Tensor:
+        """Returns the axes that are left, in our order, none merged; a view for any strides."""
+        out = tensor.view(self.split)
         for axis, pick in self.picks:
             out = out.select(axis, pick) if isinstance(pick, int) else out.narrow(axis, pick[0], pick[1] - pick[0])
-        out = out.permute(self.order)
-        return out if tuple(out.shape) == self.result else out.reshape(self.result)
-
-    @property
-    def copies(self) -> bool:
-        """Whether the result cannot be a view of a contiguous tensor."""
-        probe = torch.empty(self.shape, device="meta")
-        return self(probe)._base is not probe and self(probe) is not probe
+        return out.permute(self.order)
 
 
 def make_view(
@@ -129,47 +141,76 @@ def make_view(
         layout: The file's axes, such as "(slot d_head) d_model".
         target: Ours, such as "head d_model d_head".
         sizes: Size of every axis named in either.
-        pick: What is taken of an axis: an index drops it, a slice "start:stop" (expressions of sizes) keeps it under
-            the one name of `target` that the layout lacks.
+        pick: What is taken of an axis, as expressions of sizes: an index ("head") drops the axis, a slice
+            ("head:head + kv_head") keeps it under the one name of `target` that the layout lacks.
         merge: One of our axes made of several of the file's, outermost first.
 
     Raises:
-        ValueError: The two do not name the same axes.
+        ValueError: The two do not name the same axes, or a pick does not fit its axis.
     """
     pick, merge = dict(pick or {}), dict(merge or {})
     dimensions = parse(layout)
     names = [axis for dimension in dimensions for axis in dimension]
-    split = tuple(1 if axis == "1" else sizes[axis] for axis in names)
-    shape = tuple(_product(1 if axis == "1" else sizes[axis] for axis in dimension) for dimension in dimensions)
     wanted = target.split()
     flat = [part for axis in wanted for part in merge.get(axis, (axis,))]
-    unnamed = [axis for axis in flat if axis not in names]
+    for axis in (*pick, *merge):
+        if axis not in (names if axis in pick else wanted):
+            raise ValueError(f"{layout!r} as {target!r} has no axis {axis!r} to pick from or to merge into.")
+    extent = {axis: 1 if axis == "1" else _size(axis, sizes) for axis in names}
     picks: list[tuple[int, int | tuple[int, int]]] = []
-    left: list[str] = []
-    extents: dict[str, int] = {}
-    position = 0
-    for axis, size in zip(names, split):
-        choice = 0 if axis == "1" else pick.get(axis)
-        if isinstance(choice, int):
-            picks.append((position, choice))
-            continue
+    left: dict[str, int] = {}
+    for axis in names:
+        choice = 0 if axis == "1" else _choice(axis, pick.get(axis), extent[axis], sizes)
         if choice is not None:
-            start, _, stop = choice.partition(":")
-            bounds = (evaluate(start or 0, sizes), evaluate(stop, sizes) if stop else size)
-            picks.append((position, bounds))
-            if axis not in flat:
-                if len(unnamed) != 1:
-                    raise ValueError(f"{layout!r} with {dict(pick)} does not give {target!r}.")
-                axis = unnamed[0]
-            extents[axis] = bounds[1] - bounds[0]
-        else:
-            extents[axis] = size
-        left.append(axis)
-        position += 1
+            picks.append((len(left), choice))
+        if isinstance(choice, tuple):
+            left[axis if axis in flat else _new_name(layout, target, flat, names)] = choice[1] - choice[0]
+        elif choice is None:
+            left[axis] = extent[axis]
     if sorted(left) != sorted(flat):
-        raise ValueError(f"{layout!r} with {dict(pick)} gives the axes {left}, not {target!r}.")
-    result = tuple(_product(extents[part] for part in merge.get(axis, (axis,))) for axis in wanted)
-    return View(layout, target, shape, split, tuple(picks), tuple(left.index(axis) for axis in flat), result)
+        raise ValueError(f"{layout!r} with {dict(pick)} gives the axes {list(left)}, not {target!r}.")
+    result = tuple(_product(left[part] for part in merge.get(axis, (axis,))) for axis in wanted)
+    for axis, size in zip(wanted, result):
+        if size != sizes.get(axis, size):
+            raise ValueError(f"{layout!r} with {dict(pick)} gives {size} for {axis!r}, which is {sizes[axis]}.")
+    return View(
+        layout,
+        target,
+        tuple(_product(extent[axis] for axis in dimension) for dimension in dimensions),
+        tuple(extent[axis] for axis in names),
+        tuple(picks),
+        tuple(list(left).index(axis) for axis in flat),
+        result,
+    )
+
+
+def _choice(axis: str, pick: Pick | None, size: int, sizes: Mapping[str, int]) -> int | tuple[int, int] | None:
+    """Returns the index or the (start, stop) that a pick means; None where the whole axis is taken."""
+    if pick is None:
+        return None
+    if isinstance(pick, str) and ":" in pick:
+        start, _, stop = pick.partition(":")
+        bounds = (evaluate(start.strip() or 0, sizes), evaluate(stop.strip() or size, sizes))
+        if not 0 <= bounds[0] < bounds[1] <= size:
+            raise ValueError(f"the slice {pick!r} = {bounds} does not lie in {axis!r}, which is {size}.")
+        return bounds
+    index = evaluate(pick, sizes)
+    if not 0 <= index < size:
+        raise ValueError(f"the index {pick!r} = {index} does not lie in {axis!r}, which is {size}.")
+    return index
+
+
+def _new_name(layout: str, target: str, flat: list[str], names: list[str]) -> str:
+    unnamed = [axis for axis in flat if axis not in names]
+    if len(unnamed) != 1:
+        raise ValueError(f"a slice of {layout!r} cannot be named: {target!r} has {len(unnamed)} axes that it lacks.")
+    return unnamed[0]
+
+
+def _size(axis: str, sizes: Mapping[str, int]) -> int:
+    if axis not in sizes:
+        raise ValueError(f"there is no size for the axis {axis!r}.")
+    return sizes[axis]
 
 
 def _product(sizes: Iterable[int]) -> int:

@@ -1,32 +1,40 @@
 """What a table may say of one parameter: data, read by ``convert``.
 
-Keys are templates: ``{p}`` is the optional prefix of a file, ``{i}`` the layer, ``{e}`` the place in a stack. A tuple
-of keys is a set of alternatives of which exactly one must be in the file.
+Keys are templates: ``{p}`` is the optional prefix of a file, ``{i}`` the layer, ``{e}`` the expert, or the place in a
+stack. A tuple of keys is a set of alternatives of which exactly one must be in the file. The names that a table gives
+recipes to may hold ``{e}`` too: ``"mlp.experts.{e}.W_in.weight"`` is one entry for all experts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 from torch import Tensor
 
-Key = Union[str, tuple[str, ...]]
+Key = str | tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class When:
-    """A condition on the config: the field, or its default where it is absent, is (or is not) true."""
+    """A condition on the config: the field, or its default where it is absent or null, has a value.
+
+    Attributes:
+        name: The field.
+        default: What it is where config.json does not say.
+        equals: The value; True and False compare what the field's value counts as.
+    """
 
     name: str
-    default: bool
-    negated: bool = False
+    default: Any
+    equals: Any = True
 
     def holds(self, config: Mapping[str, Any]) -> bool:
         """Whether the condition holds for a config as parsed."""
         value = config.get(self.name)
-        return bool(self.default if value is None else value) != self.negated
+        value = self.default if value is None else value
+        return bool((bool(value) if isinstance(self.equals, bool) else value) == self.equals)
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class Take:
     Attributes:
         key: Its name, or alternatives.
         layout: Its axes.
-        pick: What is taken of an axis: an index, or a slice such as "head:head + kv_head".
+        pick: What is taken of an axis: an index such as 0, "head" or "{e}", or a slice such as "head:head + kv_head".
         merge: One of our axes made of several of the file's.
         first_row: Rows to leave out at the start of the first dimension.
         sizes: Sizes of axes that only this entry has, as expressions.
@@ -64,11 +72,13 @@ class Stack:
         key: A template with ``{e}``.
         over: The axis they are stacked along; one of ours.
         layout: Axes of each.
+        when: Where it does not hold the file must not have the tensors, and ours is zero.
     """
 
     key: str
     over: str
     layout: str
+    when: When | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +86,8 @@ class Derived:
     """A value computed of others on load, out of place.
 
     Attributes:
-        of: What it is computed of, each in the axes of its own layout.
-        function: Gets the tensors, returns ours.
+        of: What it is computed of, each in the axes that its picks leave of its layout, in the file's order, all apart.
+        function: Gets the tensors, returns ours in memory of its own; must leave them as they are.
         step: What is done, for the report.
     """
 
@@ -91,4 +101,19 @@ class Zeros:
     """A parameter that our model has and no file of this family: zero, and listed in the report."""
 
 
-Recipe = Union[Take, Stack, Derived, Zeros]
+@dataclass(frozen=True)
+class Choose:
+    """One of two recipes, by the config: where one class of transformers lays its tensors out in several ways.
+
+    Attributes:
+        when: The condition.
+        then: What is read where it holds.
+        otherwise: What is read where it does not.
+    """
+
+    when: When
+    then: Recipe
+    otherwise: Recipe
+
+
+Recipe = Take | Stack | Derived | Zeros | Choose

@@ -31,6 +31,7 @@ def axis_sizes(cfg: HookedTransformerConfig) -> dict[str, int]:
         "n_ctx": cfg.n_ctx,
         "qkv": 3,
         "gate_up": 2,
+        "expert": cfg.num_experts or 0,
     }
 
 

@@ -1,11 +1,25 @@
-"""Memory for results, in the order of axes in which they will be multiplied."""
+"""Memory for results: mapped for each tensor alone, in the order of axes in which it will be multiplied.
+
+A large tensor gets anonymous pages of its own, which go back to the system the moment it is let go. The C library's
+allocator would keep much of them: after a few large blocks have been freed it serves tensors of up to 32 MiB from a
+heap that only shrinks from its end.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import mmap
+import sys
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from transformer_lens.loading.weights import element_size
+
+# Below this the allocator's heap is good enough, and page granularity would waste more than it gives back.
+_LARGE = 1 << 20
+_CAN_MAP = sys.platform != "win32"
 
 
 def order_of(tensor: Tensor) -> tuple[int, ...]:
@@ -17,5 +31,26 @@ def empty_in_order(
     shape: Sequence[int], order: Sequence[int], dtype: torch.dtype, device: torch.device | None
 ) -> Tensor:
     """Allocates a compact tensor whose axes lie in memory in the given order; its values are not set."""
-    stored = torch.empty([shape[axis] for axis in order], dtype=dtype, device=device)
+    stored = empty([shape[axis] for axis in order], dtype, device)
     return stored.permute([list(order).index(axis) for axis in range(len(shape))])
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device | None) -> Tensor:
+    """Allocates a contiguous tensor; its values are not set."""
+    numel = 1
+    for size in shape:
+        numel *= size
+    nbytes = numel * element_size(dtype)
+    on_cpu = device is None or torch.device(device).type == "cpu"
+    if not (on_cpu and _CAN_MAP) or nbytes < _LARGE:
+        return torch.empty(list(shape), dtype=dtype, device=device)
+    return torch.frombuffer(_pages(nbytes), dtype=dtype, count=numel).view(list(shape))
+
+
+def _pages(nbytes: int) -> mmap.mmap:
+    pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if sys.platform == "linux":
+        # A kernel without huge pages refuses: the memory is as good, and dearer to touch for the first time.
+        with contextlib.suppress(OSError):
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return pages

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Union
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor
 from transformer_lens.loading.memory.fresh import empty_in_order, order_of
 from transformer_lens.loading.weights import Held, LazyTensor
 
-_BLOCK_BYTES = 8 << 20
+# Small enough that a block stays in a core's cache between one operation and the next.
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,17 @@ def inner_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def then(tensor: LazyTensor, operation: Operation, step: str) -> LazyTensor:
-    """Returns a promise with one more operation; a chain grows, anything else starts one."""
-    if isinstance(tensor.make, Chain):
+    """Returns a promise with one more operation; a chain grows, anything else starts one.
+
+    A chain is evaluated with means taken of its source, which is right as long as nothing is scaled along an axis
+    after it has been centred along it: there a new chain starts.
+    """
+    again = (
+        isinstance(operation, Scale)
+        and isinstance(tensor.make, Chain)
+        and (Center(operation.axis) in tensor.make.operations)
+    )
+    if isinstance(tensor.make, Chain) and not again:
         chain = replace(tensor.make, operations=(*tensor.make.operations, operation))
     else:
         chain = Chain(tensor, (operation,), tensor.dtype, tensor.device)
@@ -97,66 +108,85 @@ def _along(vector: Tensor, axis: int, ndim: int) -> Tensor:
 
 def _evaluate(chain: Chain) -> Tensor:
     source = chain.source.make()
-    axes = chain.source.layout.split()
     out = empty_in_order(source.shape, order_of(source), chain.dtype, chain.device)
-    if source.ndim == 0 or source.numel() == 0:
+    if source.ndim == 0 or source.numel() == 0 or not chain.operations:
         return out.copy_(source)
-    if not chain.operations:
-        return out.copy_(source)
-    inner = inner_dtype(chain.dtype if chain.dtype.is_floating_point else source.dtype)
-    if source.dtype == torch.float64:
-        inner = torch.float64
+    inner = torch.float64 if source.dtype == torch.float64 else inner_dtype(chain.dtype)
     cut = outermost(source)
-    steps: list[Callable[[Tensor, slice], Tensor]] = []
-    for operation in chain.operations:
-        axis = axes.index(operation.axis)
-        if isinstance(operation, Scale):
-            vector = _along(operation.by.make().to(source.device, inner), axis, source.ndim)
-            steps.append(_scaling(vector, axis == cut, cut))
-        elif axis != cut:
-            steps.append(_centering(axis))
-        else:
-            mean = _mean_over_blocks(source, cut, steps, inner)
-            steps.append(_subtracting(mean))
+    steps = _steps(chain, source, cut, inner)
+    direct = out.dtype == inner and out.device == source.device
     for part in blocks(source, cut):
         block = source.narrow(cut, part.start, part.stop - part.start)
         target = out.narrow(cut, part.start, part.stop - part.start)
-        if target.dtype == inner and target.device == source.device:
-            target.copy_(block)
-            value = target
-        else:
-            value = block.to(inner) if block.dtype != inner else block.clone()
-        for step in steps:
-            value = step(value, part)
+        value = target if direct else torch.empty_like(block, dtype=inner)
+        steps[0](block, part, value)
+        for step in steps[1:]:
+            step(value, part, value)
         if value is not target:
             target.copy_(value)
     return out
 
 
-def _mean_over_blocks(
-    source: Tensor, cut: int, steps: list[Callable[[Tensor, slice], Tensor]], inner: torch.dtype
-) -> Tensor:
-    """Returns the mean along the axis that blocks are cut along, of what the steps so far give."""
+# Takes a block, the slice of the cut axis that it is, and where to write the result.
+Step = Callable[[Tensor, slice, Tensor], object]
+
+
+def _steps(chain: Chain, source: Tensor, cut: int, inner: torch.dtype) -> list[Step]:
+    """Returns the chain's operations as functions of a block."""
+    axes = chain.source.layout.split()
+    steps: list[Step] = []
+    across: list[Callable[[Tensor], Tensor]] = []
+    weight = torch.ones(source.shape[cut], dtype=inner, device=source.device)
+    for operation in chain.operations:
+        axis = axes.index(operation.axis)
+        if isinstance(operation, Scale):
+            flat = operation.by.make().to(source.device, inner)
+            vector = _along(flat, axis, source.ndim)
+            steps.append(_scaling(vector, axis == cut, cut))
+            if axis == cut:
+                weight = weight * flat
+            else:
+                across.append(partial(torch.mul, other=vector))
+        elif axis != cut:
+            steps.append(_centering(axis))
+            across.append(partial(_centered, axis=axis))
+        else:
+            # Operations along other axes commute with a mean along this one: they act on the mean itself.
+            mean = _weighted_mean(source, cut, weight)
+            for operate in across:
+                mean = operate(mean)
+            steps.append(_subtracting(mean))
+            # What is centred has mean zero; whatever follows along this axis starts from that.
+            weight = torch.zeros_like(weight)
+    return steps
+
+
+def _weighted_mean(source: Tensor, cut: int, weight: Tensor) -> Tensor:
+    """Returns the mean along the cut axis of ``weight * source``, the axis kept."""
     total: Tensor | None = None
     for part in blocks(source, cut):
-        value = source.narrow(cut, part.start, part.stop - part.start).to(inner, copy=True)
-        for step in steps:
-            value = step(value, part)
-        summed = value.sum(cut, keepdim=True, dtype=torch.float64)
+        block = source.narrow(cut, part.start, part.stop - part.start).to(weight.dtype)
+        summed = torch.matmul(block.movedim(cut, -1), weight[part]).double()
         total = summed if total is None else total + summed
     assert total is not None
-    return (total / source.shape[cut]).to(inner)
+    return (total / source.shape[cut]).to(weight.dtype).unsqueeze(cut)
 
 
-def _scaling(vector: Tensor, is_cut: bool, cut: int) -> Callable[[Tensor, slice], Tensor]:
+def _centered(value: Tensor, axis: int) -> Tensor:
+    return value - value.mean(axis, keepdim=True)
+
+
+def _scaling(vector: Tensor, is_cut: bool, cut: int) -> Step:
     if is_cut:
-        return lambda value, part: value.mul_(vector.narrow(cut, part.start, part.stop - part.start))
-    return lambda value, part: value.mul_(vector)
+        return lambda value, part, out: torch.mul(
+            value, vector.narrow(cut, part.start, part.stop - part.start), out=out
+        )
+    return lambda value, part, out: torch.mul(value, vector, out=out)
 
 
-def _centering(axis: int) -> Callable[[Tensor, slice], Tensor]:
-    return lambda value, part: value.sub_(value.mean(axis, keepdim=True))
+def _centering(axis: int) -> Step:
+    return lambda value, part, out: torch.sub(value, value.mean(axis, keepdim=True, dtype=out.dtype), out=out)
 
 
-def _subtracting(mean: Tensor) -> Callable[[Tensor, slice], Tensor]:
-    return lambda value, part: value.sub_(mean)
+def _subtracting(mean: Tensor) -> Step:
+    return lambda value, part, out: torch.sub(value, mean, out=out)

@@ -15,15 +15,13 @@ from transformer_lens.loading.weights import Held, LazyTensor
 def contract(weight: Tensor, vector: Tensor, over: int, inner: torch.dtype) -> Tensor:
     """Returns ``sum_over weight * vector`` for a vector that lies along one axis of the weight."""
     cut = outermost(weight)
-    shape = [-1 if axis == over else 1 for axis in range(weight.ndim)]
-    vector = vector.to(weight.device, inner).view(shape)
+    vector = vector.to(weight.device, inner)
     pieces: list[Tensor] = []
     for part in blocks(weight, cut):
         block = weight.narrow(cut, part.start, part.stop - part.start).to(inner)
-        along = vector.narrow(cut, part.start, part.stop - part.start) if cut == over else vector
-        pieces.append((block * along).sum(over, dtype=torch.float64 if cut == over else None))
+        pieces.append(torch.matmul(block.movedim(over, -1), vector[part] if cut == over else vector))
     if cut == over:
-        return torch.stack(pieces).sum(0).to(inner)
+        return torch.stack(pieces).sum(0, dtype=torch.float64).to(inner)
     return torch.cat(pieces, dim=cut if cut < over else cut - 1)
 
 
