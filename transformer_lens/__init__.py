@@ -4,7 +4,17 @@ The names below are imported eagerly: ``transformer_lens.HookedTransformer`` is 
 as an import path, and an attribute found lazily would turn into the module after its first import.
 """
 
-from transformer_lens import loading, utilities, utils
+from transformer_lens import (
+    components,
+    evals,
+    factories,
+    head_detector,
+    loading,
+    patching,
+    train,
+    utilities,
+    utils,
+)
 from transformer_lens.ActivationCache import ActivationCache
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
@@ -14,8 +24,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 from transformer_lens.HookedTransformer import HookedTransformer
 from transformer_lens.loading.report import LoadReport
-
-from transformer_lens import components, factories  # isort: skip
+from transformer_lens.SVDInterpreter import SVDInterpreter
 
 EasyTransformer = HookedTransformer
 EasyTransformerConfig = HookedTransformerConfig
@@ -40,12 +49,17 @@ __all__ = [
     "HookedTransformerKeyValueCache",
     "HookedTransformerKeyValueCacheEntry",
     "LoadReport",
+    "SVDInterpreter",
     "TransformerLensKeyValueCache",
     "TransformerLensKeyValueCacheEntry",
     "__version__",
     "components",
+    "evals",
     "factories",
+    "head_detector",
     "loading",
+    "patching",
+    "train",
     "utilities",
     "utils",
 ]
@@ -53,7 +67,7 @@ __all__ = [
 _NOT_HERE = {
     "TransformerBridge": "this project keeps HookedTransformer: use HookedTransformer.from_pretrained(...)",
     "HookedEncoder": "encoders (BERT) are not part of this release; upstream transformer-lens 3.9 has them",
-    "HookedEncoderDecoder": "encoder-decoders (T5) are not part of this release; upstream transformer-lens 3.9 has them",
+    "HookedEncoderDecoder": "encoder-decoders (T5) are not part of this release; transformer-lens 3.9 has them",
     "HookedAudioEncoder": "audio encoders are not part of this release; upstream transformer-lens 3.9 has them",
     "BertNextSentencePrediction": "BERT is not part of this release; upstream transformer-lens 3.9 has it",
 }

@@ -24,7 +24,7 @@ class HeadsMixin(ComponentsMixin):
         """
         missing = [index for index in range(self.model.cfg.n_layers) if f"blocks.{index}.attn.hook_result" not in self]
         if not missing:
-            logging.warning("the heads' results are in the cache already")
+            logging.getLogger(__name__).warning("the heads' results are in the cache already")
         for index in missing:
             self.cache_dict[f"blocks.{index}.attn.hook_result"] = self._results(index, None).movedim(0, -2)
 

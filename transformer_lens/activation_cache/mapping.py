@@ -112,7 +112,7 @@ class CacheMapping:
         Args:
             mode: On; off saves much memory where no backward pass is wanted.
         """
-        logging.warning("autodiff is set to %s for the whole process", mode)
+        logging.getLogger(__name__).warning("autodiff is set to %s for the whole process", mode)
         torch.set_grad_enabled(mode)
 
     def remove_batch_dim(self: Cache) -> Cache:
@@ -125,7 +125,7 @@ class CacheMapping:
             AssertionError: There is more than one row.
         """
         if not self.has_batch_dim:
-            logging.warning("the batch dimension was removed already")
+            logging.getLogger(__name__).warning("the batch dimension was removed already")
             return self
         for name, value in self.cache_dict.items():
             assert value.shape[0] == 1, f"{name} has {value.shape[0]} rows: only a batch of one can be removed"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Union
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,7 +10,7 @@ from transformer_lens.components.parameter import new_parameter
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.hook_points import HookPoint
 
-Normed = Union[Float[Tensor, "batch pos length"], Float[Tensor, "batch pos head length"]]
+Normed = Float[Tensor, "batch pos length"] | Float[Tensor, "batch pos head length"]
 
 
 class LayerNorm(nn.Module):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Union
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.hook_points import HookPoint
 
-Normed = Union[Float[Tensor, "batch pos length"], Float[Tensor, "batch pos head length"]]
+Normed = Float[Tensor, "batch pos length"] | Float[Tensor, "batch pos head length"]
 
 
 class LayerNormPre(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Union
+from typing import Any
 
 from torch import nn
 
@@ -13,7 +13,7 @@ from transformer_lens.components.rms_norm_pre import RMSNormPre
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.hook_points import is_plain
 
-Norm = Union[LayerNorm, LayerNormPre, RMSNorm, RMSNormPre, nn.Identity]
+Norm = LayerNorm | LayerNormPre | RMSNorm | RMSNormPre | nn.Identity
 _OURS = (LayerNorm, LayerNormPre, RMSNorm, RMSNormPre, nn.Identity)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Union
 
 import torch
 from torch import nn
 
-Device = Union[str, torch.device, None]
+Device = str | torch.device | None
 _device: ContextVar[Device] = ContextVar("parameter_device", default=None)
 _pending: ContextVar[Device] = ContextVar("pending_parameter_device", default=None)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Union
-
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -17,7 +15,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.utilities.tensors import repeat_along_head_dimension
 
 Residual = Float[Tensor, "batch pos d_model"]
-BranchInput = Union[Residual, Float[Tensor, "batch pos head d_model"]]
+BranchInput = Residual | Float[Tensor, "batch pos head d_model"]
 
 
 class TransformerBlock(nn.Module):

@@ -27,8 +27,10 @@ StateDict = Mapping[str, Tensor]
 
 
 class ProcessingMixin(ModelParts):
-    """Changes weights and keeps the function. Old storage, which may be a file's or another model's, is never written
-    to: results are new tensors in the model's own ``Parameter`` objects.
+    """Changes weights and keeps the function.
+
+    Old storage, which may be a file's or another model's, is never written to: results are new tensors in the model's
+    own ``Parameter`` objects.
     """
 
     def load_and_process_state_dict(

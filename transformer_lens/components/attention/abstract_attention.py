@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, Union
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -26,7 +26,7 @@ from transformer_lens.hook_points import HookPoint, is_plain
 from transformer_lens.utilities.activation_functions import apply_softcap, softcap_enabled
 from transformer_lens.utilities.tensors import get_offset_position_ids
 
-Input = Union[Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos any_head d_model"]]
+Input = Float[Tensor, "batch pos d_model"] | Float[Tensor, "batch pos any_head d_model"]
 Queries = Float[Tensor, "batch query_pos head d_head"]
 Keys = Float[Tensor, "batch key_pos any_kv_head d_head"]
 Scores = Float[Tensor, "batch head query_pos key_pos"]

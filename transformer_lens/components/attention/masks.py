@@ -36,8 +36,10 @@ def visible_keys(
 
 
 def alibi_slopes(n_heads: int, device: torch.device) -> Float[Tensor, head]:
-    """Returns the slope of each head (Press et al., 2021): 2^(-8k/p) for the first p = 2^floor(log2 n) heads, and
-    every other slope of twice as many heads for the rest.
+    """Returns the slope of each head.
+
+    2^(-8k/p) for the first p = 2^floor(log2 n) heads, and every other slope of twice as many heads for the rest.
+    Source: Press et al., 2021, and the BLOOM implementation for other numbers of heads.
     """
     power = 1 << (n_heads.bit_length() - 1)
     slopes = [2 ** (-8 * k / power) for k in range(1, power + 1)]

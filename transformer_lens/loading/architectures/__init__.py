@@ -36,14 +36,17 @@ def find(config: Mapping[str, Any], label: str) -> Architecture:
         raise CorruptCheckpointError(
             f"config.json of {label} names neither `architectures` nor `model_type`: what the tensors mean is not said."
         )
+    family = _BY_MODEL_TYPE.get(model_type) if isinstance(model_type, str) else None
     for name in names:
         if name in SUPPORTED:
+            if family not in (None, SUPPORTED[name]):
+                raise CorruptCheckpointError(
+                    f"config.json of {label} names {name} and model_type {model_type!r}, which is another architecture."
+                )
             return SUPPORTED[name]
-    # A headless class (GPT2Model) has the same tensors; a class with another head has not.
-    if isinstance(model_type, str) and model_type in _BY_MODEL_TYPE:
-        family = _BY_MODEL_TYPE[model_type]
-        if not names or all(name.endswith("Model") for name in names):
-            return family
+    # The class without a head (GPT2Model) has the same tensors; a class with another head has not.
+    if family is not None and all(name == family.headless for name in names):
+        return family
     asked = names[0] if names else f"model_type {model_type!r}"
     near = difflib.get_close_matches(str(asked), list(SUPPORTED), n=1, cutoff=0.0)
     raise UnsupportedArchitectureError(

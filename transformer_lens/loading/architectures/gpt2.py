@@ -13,17 +13,16 @@ _HEADS = ("head", "kv_head", "kv_head")
 def _read(config: ConfigView) -> dict[str, Any]:
     d_model = config.size("n_embd", 768)
     n_heads = config.size("n_head", 12)
-    config.take("n_ctx")
     return {
         "d_model": d_model,
         "n_heads": n_heads,
-        "d_head": d_model // n_heads,
+        "d_head": config.parts("n_embd", d_model, "n_head", n_heads),
         "d_mlp": config.size("n_inner", 4 * d_model),
         "n_layers": config.size("n_layer", 12, "layers"),
         "n_ctx": config.size("n_positions", 1024, "tokens"),
         "d_vocab": config.size("vocab_size", 50257),
         "act_fn": config.activation("activation_function", "gelu_new"),
-        "eps": config.number("layer_norm_epsilon", 1e-5),
+        "eps": config.number("layer_norm_epsilon", 1e-5, above=0),
         "use_attn_scale": config.flag("scale_attn_weights", True),
         "scale_attn_by_inverse_layer_idx": config.flag("scale_attn_by_inverse_layer_idx", False),
         "normalization_type": "LN",
@@ -76,6 +75,10 @@ GPT2 = Architecture(
     },
     read_config=_read,
     ignored={
+        "n_ctx": "the name that n_positions had; transformers does not read it",
+        "n_special": "a count of tokens that GPT-1 had",
+        "predict_special_tokens": "the same",
+        "output_past": "the name that use_cache had",
         "reorder_and_upcast_attn": "changes the order of rounding only",
         "summary_type": "a head that is not loaded",
         "summary_use_proj": "a head that is not loaded",

@@ -15,22 +15,23 @@ _HEADS = ("head", "kv_head", "kv_head")
 def _read(config: ConfigView) -> dict[str, Any]:
     d_model = config.size("hidden_size", 6144)
     n_heads = config.size("num_attention_heads", 64)
+    d_head = config.parts("hidden_size", d_model, "num_attention_heads", n_heads)
     n_ctx = config.size("max_position_embeddings", 2048, "tokens")
     config.flag("attention_bias", True)
     return {
         "d_model": d_model,
         "n_heads": n_heads,
-        "d_head": d_model // n_heads,
+        "d_head": d_head,
         "d_mlp": config.size("intermediate_size", 24576),
         "n_layers": config.size("num_hidden_layers", 44, "layers"),
         "n_ctx": n_ctx,
         "d_vocab": config.size("vocab_size", 50432),
         "act_fn": config.activation("hidden_act", "gelu"),
-        "eps": config.number("layer_norm_eps", 1e-5),
+        "eps": config.number("layer_norm_eps", 1e-5, above=0),
         "parallel_attn_mlp": config.flag("use_parallel_residual", True),
         "normalization_type": "LN",
         **config.rotary(
-            d_model // n_heads,
+            d_head,
             n_ctx,
             theta_names=("rotary_emb_base", "rope_theta"),
             fraction_names=("rotary_pct", "partial_rotary_factor"),

@@ -48,4 +48,9 @@ LLAMA = Architecture(
     },
     dropped=llama_like.DROPPED,
     read_config=_read,
+    ignored={
+        "is_llama_config": "a mark of the training code",
+        "max_sequence_length": "the name that max_position_embeddings had; transformers does not read it",
+    },
+    required=llama_like.REQUIRED,
 )

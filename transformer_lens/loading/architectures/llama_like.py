@@ -27,6 +27,8 @@ BLOCK: dict[str, Recipe] = {
     "mlp.W_in": Take("{p}layers.{i}.mlp.up_proj.weight", "d_mlp d_model"),
     "mlp.W_gate": Take("{p}layers.{i}.mlp.gate_proj.weight", "d_mlp d_model"),
 }
+REQUIRED: dict[str, Any] = {"rope_interleaved": False, "use_mrope": False}
+UNBIASED: dict[str, Any] = {"attention_bias": False, "mlp_bias": False}
 DROPPED = {"{p}layers.{i}.self_attn.rotary_emb.inv_freq": "rotary frequencies, computed here"}
 
 
@@ -34,17 +36,20 @@ def read_sizes(config: ConfigView, defaults: dict[str, int], eps: float = 1e-6) 
     """Returns the sizes and traits that all of them have."""
     d_model = config.size("hidden_size", defaults["hidden_size"])
     n_heads = config.size("num_attention_heads", defaults["num_attention_heads"])
+    # transformers takes null as one key head a query head, and absent as the class's default.
+    n_kv = config.size_or_none("num_key_value_heads", defaults.get("num_key_value_heads")) or n_heads
+    config.parts("num_attention_heads", n_heads, "num_key_value_heads", n_kv)
     return {
         "d_model": d_model,
         "n_heads": n_heads,
         "d_head": config.size("head_dim", max(d_model // n_heads, 1)),
-        "n_key_value_heads": config.size("num_key_value_heads", defaults.get("num_key_value_heads", n_heads)),
+        "n_key_value_heads": n_kv,
         "d_mlp": config.size("intermediate_size", defaults["intermediate_size"]),
         "n_layers": config.size("num_hidden_layers", defaults["num_hidden_layers"], "layers"),
         "n_ctx": config.size("max_position_embeddings", defaults["max_position_embeddings"], "tokens"),
         "d_vocab": config.size("vocab_size", defaults["vocab_size"]),
         "act_fn": config.activation("hidden_act", "silu"),
-        "eps": config.number("rms_norm_eps", eps),
+        "eps": config.number("rms_norm_eps", eps, above=0),
         "normalization_type": "RMS",
         "gated_mlp": True,
     }

@@ -21,9 +21,7 @@ _WINDOW_IF_ABSENT = 4096
 
 def _read(config: ConfigView) -> dict[str, Any]:
     fields = llama_like.read_sizes(config, _DEFAULTS)
-    size = config.size("sliding_window", 1, "tokens") if config.take("sliding_window") is not None else None
-    if not config.has("sliding_window"):
-        size = _WINDOW_IF_ABSENT
+    size = config.size_or_none("sliding_window", _WINDOW_IF_ABSENT, "tokens")
     return {
         **fields,
         **llama_like.window(size, ["sliding_attention"] * fields["n_layers"]),
@@ -41,4 +39,5 @@ MISTRAL = Architecture(
     block=llama_like.BLOCK,
     dropped=llama_like.DROPPED,
     read_config=_read,
+    required={**llama_like.REQUIRED, **llama_like.UNBIASED},
 )

@@ -19,11 +19,11 @@ _DEFAULTS = {
 
 def _read(config: ConfigView) -> dict[str, Any]:
     fields = llama_like.ungroup_if_equal(llama_like.read_sizes(config, _DEFAULTS, eps=1e-5))
-    size = config.size("sliding_window", 1, "tokens") if config.take("sliding_window") is not None else None
+    size = config.size_or_none("sliding_window", None, "tokens")
     return {
         **fields,
         **llama_like.window(size, ["sliding_attention"] * fields["n_layers"]),
-        **config.rotary(fields["d_head"], fields["n_ctx"], yarn_is_longrope=True),
+        **config.rotary(fields["d_head"], fields["n_ctx"], default_original=4096, yarn_is_longrope=True),
     }
 
 
@@ -59,4 +59,11 @@ PHI3 = Architecture(
     },
     dropped=llama_like.DROPPED,
     read_config=_read,
+    required={
+        **llama_like.REQUIRED,
+        **llama_like.UNBIASED,
+        "lm_head_bias": False,
+        "full_attn_mod": 1,
+        "interpolate_factor": 1,
+    },
 )

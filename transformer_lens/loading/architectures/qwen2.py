@@ -21,9 +21,12 @@ _DEFAULTS = {
 def _read(config: ConfigView) -> dict[str, Any]:
     fields = llama_like.read_sizes(config, _DEFAULTS)
     windowed = config.flag("use_sliding_window", False)
-    size = config.take("sliding_window", 4096)
-    first = config.take("max_window_layers", 28)
-    layer_types = config.take("layer_types")
+    size = config.size_or_none("sliding_window", 4096, "tokens")
+    # 0 is a window on every layer.
+    first = config.check_size("max_window_layers", config.take("max_window_layers", 28), 100_000, smallest=0)
+    layer_types = config.layer_types(fields["n_layers"])
+    if layer_types is not None and "sliding_attention" in layer_types and not (windowed and size):
+        config.problems.append("layer_types: windows on some layers, which use_sliding_window or sliding_window denies")
     if layer_types is None:
         layer_types = [
             "sliding_attention" if layer >= first else "full_attention" for layer in range(fields["n_layers"])
@@ -51,4 +54,5 @@ QWEN2 = Architecture(
     },
     dropped=llama_like.DROPPED,
     read_config=_read,
+    required={**llama_like.REQUIRED, **llama_like.UNBIASED},
 )

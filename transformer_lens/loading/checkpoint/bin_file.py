@@ -2,7 +2,8 @@
 
 The pickle inside is run by an unpickler that knows a handful of names, each of which makes a record and none of which
 does anything. What comes out are records (storage, offset, size, stride), checked against the archive's entries; every
-tensor is then a region of the file, mapped like one of safetensors. Code in a pickle is refused by name, on every torch.
+tensor is then a region of the file, mapped like one of safetensors. Code in a pickle is refused by
+name, on every torch.
 """
 
 from __future__ import annotations

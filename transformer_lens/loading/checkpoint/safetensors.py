@@ -98,7 +98,7 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, .
     if nbytes != offsets[1] - offsets[0]:
         raise _broken(
             path,
-            f"gives {name!r} {offsets[1] - offsets[0]} bytes; its shape {tuple(shape)} in {entry['dtype']} needs {nbytes}",
+            f"gives {name!r} {offsets[1] - offsets[0]} bytes; {tuple(shape)} in {entry['dtype']} needs {nbytes}",
         )
     return dtype, tuple(shape), offsets[0], offsets[1]
 

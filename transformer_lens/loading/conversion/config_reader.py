@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from transformer_lens.loading.conversion.rotary import read_rotary
 from transformer_lens.loading.errors import CorruptCheckpointError, UnhandledConfigError
 from transformer_lens.utilities.activation_functions import SUPPORTED_ACTIVATIONS
 
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
 # Fields that change no number of a forward pass in evaluation mode.
 IGNORED: frozenset[str] = frozenset(
     """
-    _name_or_path _attn_implementation attn_implementation _commit_hash architectures transformers_version model_type
-    auto_map dtype torch_dtype use_cache name_or_path
+    _name_or_path _attn_implementation _attn_implementation_internal _attn_implementation_autoset attn_implementation
+    _experts_implementation _experts_implementation_internal experts_implementation _flash_attn_2_enabled _commit_hash
+    _num_labels architectures transformers_version model_type auto_map dtype torch_dtype use_cache name_or_path
+    transformers.js_config unsloth_version unsloth_fixed neftune_noise_alpha
     bos_token_id eos_token_id pad_token_id sep_token_id unk_token_id decoder_start_token_id return_dict
     output_attentions output_hidden_states output_router_logits initializer_range init_std initializer_factor
     attn_pdrop resid_pdrop embd_pdrop attention_dropout hidden_dropout resid_dropout embed_dropout dropout layerdrop
@@ -33,20 +36,6 @@ IGNORED: frozenset[str] = frozenset(
 # Fields that must say no where they are present.
 MUST_BE_FALSE: tuple[str, ...] = ("add_cross_attention", "is_encoder_decoder", "use_bidirectional_attention")
 
-_ROPE_NUMBERS: Mapping[str, tuple[str, ...]] = {
-    "default": (),
-    "linear": ("factor",),
-    "dynamic": ("factor", "original_max_position_embeddings"),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-    "yarn": (
-        "factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale",
-        "mscale_all_dim", "truncate", "finetuned",
-    ),
-    "longrope": (
-        "factor", "original_max_position_embeddings", "attention_factor", "short_factor", "long_factor",
-        "short_mscale", "long_mscale",
-    ),
-}  # fmt: skip
 _LARGEST = {"layers": 100_000, "tokens": 1 << 30, "width": 10_000_000}
 
 
@@ -73,39 +62,58 @@ class ConfigView:
         """Returns a field that counts something: a whole number, at least 1 and not absurd."""
         value = self.take(name, default)
         if value is None:
-            raise CorruptCheckpointError(f"config.json of {self.label} lacks {name!r}; is the file whole?")
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise CorruptCheckpointError(f"config.json of {self.label}: {name} = {value!r} is not a whole number.")
-        if not 1 <= value <= _LARGEST[kind]:
-            raise CorruptCheckpointError(
-                f"config.json of {self.label}: {name} = {value} is not between 1 and {_LARGEST[kind]}; "
-                "nothing was allocated. Is the file damaged?"
-            )
-        return value
+            raise self.corrupt(f"{name!r} is not there")
+        return self.check_size(name, value, _LARGEST[kind])
 
-    def number(self, name: str, default: float | None = None) -> float:
-        """Returns a field that is a finite number."""
-        value = self.take(name, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise CorruptCheckpointError(f"config.json of {self.label}: {name} = {value!r} is not a number.")
-        return value
+    def size_or_none(self, name: str, if_absent: int | None, kind: str = "width") -> int | None:
+        """Returns a field that counts something; None where it is null, which may mean another than absent."""
+        self.read.add(name)
+        if not self.has(name):
+            return if_absent
+        return None if self.config[name] is None else self.size(name, kind=kind)
+
+    def number(self, name: str, default: float, above: float | None = None) -> float:
+        """Returns a field that is a finite number, above a bound where there is one."""
+        return self.check_number(name, self.take(name, default), above)
 
     def flag(self, name: str, default: bool) -> bool:
         """Returns a field that is true or false."""
-        value = self.take(name, default)
-        if not isinstance(value, bool):
-            raise CorruptCheckpointError(f"config.json of {self.label}: {name} = {value!r} is not true or false.")
+        return self.check_flag(name, self.take(name, default))
+
+    def mapping(self, name: str) -> Mapping[str, Any]:
+        """Returns a field that is a dict, empty where it is absent or null."""
+        value = self.take(name, {})
+        if not isinstance(value, Mapping):
+            raise self.corrupt(f"{name} = {_short(value)} is not a dict")
         return value
+
+    def layer_types(self, n_layers: int) -> list[str] | None:
+        """Returns which layers have a window ("sliding_attention") and which see all; None where it is not said."""
+        value = self.take("layer_types")
+        if value is None:
+            return None
+        if not isinstance(value, (list, tuple)) or len(value) != n_layers:
+            raise self.corrupt(f"layer_types = {_short(value)} is not a list of {n_layers}, one a layer")
+        strange = [kind for kind in value if kind not in ("sliding_attention", "full_attention")]
+        if strange:
+            self.problems.append(f"layer_types: {strange[0]!r} is neither 'sliding_attention' nor 'full_attention'")
+        return list(value)
 
     def activation(self, name: str, default: str) -> str:
         """Returns a field that names an activation that is there."""
         value = self.take(name, default)
         if value == "swish":
             value = "silu"
-        if value not in SUPPORTED_ACTIVATIONS or value.startswith("solu"):
-            self.problems.append(f"{name} = {value!r}: not one of the activations here")
+        if not isinstance(value, str) or value not in SUPPORTED_ACTIVATIONS or value.startswith("solu"):
+            self.problems.append(f"{name} = {_short(value)}: not one of the activations here")
             return default
-        return str(value)
+        return value
+
+    def parts(self, whole: str, n_whole: int, part: str, n_parts: int) -> int:
+        """Returns how many of one are in each of another, which must divide it."""
+        if n_whole % n_parts:
+            raise self.corrupt(f"{whole} = {n_whole} is not a multiple of {part} = {n_parts}")
+        return n_whole // n_parts
 
     def rotary(
         self,
@@ -115,138 +123,47 @@ class ConfigView:
         theta_names: tuple[str, ...] = ("rope_theta",),
         fraction_names: tuple[str, ...] = ("partial_rotary_factor",),
         default_fraction: float = 1.0,
+        default_original: int | None = None,
         yarn_is_longrope: bool = False,
     ) -> dict[str, Any]:
-        """Returns the fields of ours that say how positions rotate.
+        """Returns the fields of ours that say how positions rotate; `read_rotary` tells what the arguments are."""
+        return read_rotary(
+            self,
+            d_head,
+            n_ctx,
+            theta_names,
+            fraction_names,
+            default_theta,
+            default_fraction,
+            default_original,
+            yarn_is_longrope,
+        )
 
-        ``rope_parameters`` is transformers 5's spelling, ``rope_theta`` with ``rope_scaling`` that of 4.
-        """
-        given: dict[str, Any] = {}
-        for name in ("rope_scaling", "rope_parameters"):
-            value = self.take(name, {})
-            if not isinstance(value, Mapping):
-                raise CorruptCheckpointError(f"config.json of {self.label}: {name} = {value!r} is not a dict.")
-            given |= value
-        if any(isinstance(value, Mapping) for value in given.values()):
-            self.problems.append("rope_parameters: one set a layer type, which this family does not have")
-            return {}
-        theta = next((self.take(name) for name in theta_names if self.take(name) is not None), default_theta)
-        fraction = next((self.take(name) for name in fraction_names if self.take(name) is not None), default_fraction)
-        theta = given.pop("rope_theta", None) or theta
-        fraction = given.pop("partial_rotary_factor", None) or fraction
-        kinds = [given.pop(name) for name in ("rope_type", "type") if given.get(name) is not None]
-        for name in ("rope_type", "type"):
-            given.pop(name, None)
-        kind = kinds[0] if kinds else "default"
-        if kind == "su" or (yarn_is_longrope and kind == "yarn"):
-            kind = "longrope"
-        if kind not in _ROPE_NUMBERS:
-            self.problems.append(f"rope_type = {kind!r}: not one of {sorted(_ROPE_NUMBERS)}")
-            return {}
-        given = {name: value for name, value in given.items() if value is not None}
-        strange = sorted(set(given) - set(_ROPE_NUMBERS[kind]))
-        if strange and kind != "default":
-            self.problems.append(f"rope parameters {strange} of rope_type {kind!r}: their meaning is not known here")
-        original = self.take("original_max_position_embeddings")
-        try:
-            scaling = _rope_scaling(kind, given, n_ctx, original)
-        except KeyError as error:
-            raise CorruptCheckpointError(
-                f"config.json of {self.label}: rope_type {kind!r} needs {error.args[0]!r}, which is not there."
-            ) from None
-        rotary_dim = int(d_head * fraction)
-        if scaling is not None and kind == "longrope":
-            for name in ("short_factor", "long_factor"):
-                if len(scaling[name]) != rotary_dim // 2:
-                    raise CorruptCheckpointError(
-                        f"config.json of {self.label}: {name} has {len(scaling[name])} numbers for "
-                        f"{rotary_dim // 2} frequencies."
-                    )
-        fields: dict[str, Any] = {
-            "positional_embedding_type": "rotary",
-            "rotary_base": int(theta) if float(theta).is_integer() else float(theta),
-            "rotary_dim": rotary_dim,
-            "rope_scaling": scaling,
-        }
-        return fields | _upstream_rope_fields(scaling)
+    def corrupt(self, fact: str) -> CorruptCheckpointError:
+        """Returns the error that says what makes no sense in the config."""
+        return CorruptCheckpointError(f"config.json of {self.label}: {fact}.\n  Nothing was allocated. Is it damaged?")
 
+    def check_size(self, name: str, value: Any, largest: int, smallest: int = 1) -> int:
+        """Returns a value that is a whole number within bounds."""
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.corrupt(f"{name} = {_short(value)} is not a whole number")
+        if not smallest <= value <= largest:
+            raise self.corrupt(f"{name} = {value} is not between {smallest} and {largest}")
+        return value
 
-def _rope_scaling(kind: str, given: dict[str, Any], n_ctx: int, original: int | None) -> dict[str, Any] | None:
-    """Returns the normal form of a rope_scaling: every number that its type needs, resolved."""
-    if kind == "default":
-        return None
-    if kind == "linear":
-        return {"rope_type": kind, "factor": given["factor"]}
-    if kind == "dynamic":
-        return {"rope_type": kind, "factor": given["factor"], "max_position_embeddings": n_ctx}
-    trained = given.get("original_max_position_embeddings") or original
-    if kind == "llama3":
-        if trained is None:
-            raise KeyError("original_max_position_embeddings")
-        names = ("factor", "low_freq_factor", "high_freq_factor")
-        return {"rope_type": kind, **{name: given[name] for name in names}, "original_max_position_embeddings": trained}
-    trained = trained or n_ctx
-    factor = given.get("factor")
-    if kind == "yarn":
-        if factor is None:
-            raise KeyError("factor")
-        return {
-            "rope_type": kind,
-            "factor": factor,
-            "original_max_position_embeddings": trained,
-            "beta_fast": given.get("beta_fast") or 32.0,
-            "beta_slow": given.get("beta_slow") or 1.0,
-            "truncate": given.get("truncate", True),
-            "attention_factor": _yarn_attention_factor(factor, given),
-        }
-    attention_factor = given.get("attention_factor")
-    if attention_factor is None:
-        stretch = factor or n_ctx / trained
-        attention_factor = 1.0 if stretch <= 1 else math.sqrt(1 + math.log(stretch) / math.log(trained))
-    return {
-        "rope_type": kind,
-        "short_factor": list(given["short_factor"]),
-        "long_factor": list(given["long_factor"]),
-        "original_max_position_embeddings": trained,
-        "attention_factor": attention_factor,
-    }
+    def check_number(self, name: str, value: Any, above: float | None = None) -> float:
+        """Returns a value that is a finite number, above a bound where there is one."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise self.corrupt(f"{name} = {_short(value)} is not a number")
+        if above is not None and not value > above:
+            raise self.corrupt(f"{name} = {value} is not above {above}")
+        return value
 
-
-def _yarn_attention_factor(factor: float, given: Mapping[str, Any]) -> float:
-    if given.get("attention_factor") is not None:
-        return float(given["attention_factor"])
-
-    def mscale(weight: float) -> float:
-        return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
-
-    if given.get("mscale") and given.get("mscale_all_dim"):
-        return mscale(given["mscale"]) / mscale(given["mscale_all_dim"])
-    return mscale(1.0)
-
-
-def _upstream_rope_fields(scaling: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns the fields in which upstream keeps the same."""
-    if scaling is None:
-        return {}
-    if scaling["rope_type"] == "llama3":
-        return {
-            "use_NTK_by_parts_rope": True,
-            "NTK_by_parts_factor": scaling["factor"],
-            "NTK_by_parts_low_freq_factor": scaling["low_freq_factor"],
-            "NTK_by_parts_high_freq_factor": scaling["high_freq_factor"],
-            "NTK_original_ctx_len": scaling["original_max_position_embeddings"],
-        }
-    if scaling["rope_type"] == "yarn":
-        return {
-            "use_yarn_rope": True,
-            "yarn_factor": scaling["factor"],
-            "yarn_attention_factor": scaling["attention_factor"],
-            "yarn_beta_fast": scaling["beta_fast"],
-            "yarn_beta_slow": scaling["beta_slow"],
-            "yarn_original_max_position_embeddings": scaling["original_max_position_embeddings"],
-            "yarn_truncate": scaling["truncate"],
-        }
-    return {}
+    def check_flag(self, name: str, value: Any) -> bool:
+        """Returns a value that is true or false."""
+        if not isinstance(value, bool):
+            raise self.corrupt(f"{name} = {_short(value)} is not true or false")
+        return value
 
 
 def read_config(architecture: Architecture, config: Mapping[str, Any], label: str) -> dict[str, Any]:
@@ -259,14 +176,17 @@ def read_config(architecture: Architecture, config: Mapping[str, Any], label: st
     view = ConfigView(config, label)
     for name in MUST_BE_FALSE:
         if view.take(name):
-            view.problems.append(f"{name} = {config[name]!r}: must be false")
+            view.problems.append(f"{name} = {_short(config[name])}: must be false")
+    for name, value in architecture.required.items():
+        if view.take(name, value) != value:
+            view.problems.append(f"{name} = {_short(config[name])}: only {value!r} is implemented")
     fields = architecture.read_config(view)
-    view.take("tie_word_embeddings")
+    view.flag("tie_word_embeddings", architecture.ties_by_default)
     known = view.read | IGNORED | set(architecture.ignored)
     view.problems.extend(
         f"{name} = {_short(value)}: no reader, and no reason to ignore it"
         for name, value in config.items()
-        if name not in known and not name.startswith("_") and value is not None
+        if name not in known and value is not None
     )
     if view.problems:
         raise UnhandledConfigError(

@@ -10,8 +10,10 @@ from transformer_lens.loading.weights import Held, LazyTensor
 
 
 class CopyingLoader(StateDictLoader):
-    """Fills each parameter once. Results that are fresh already are taken as they are; the rest is copied, and each
-    source is let go before the next is made: the peak is the model and one tensor.
+    """Fills each parameter once.
+
+    Results that are fresh already are taken as they are; the rest is copied, and each source is let go before the
+    next is made: the peak is the model and one tensor.
     """
 
     def parameter(self, promise: LazyTensor) -> nn.Parameter:

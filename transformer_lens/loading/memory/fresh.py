@@ -24,7 +24,8 @@ _CAN_MAP = sys.platform != "win32"
 
 def order_of(tensor: Tensor) -> tuple[int, ...]:
     """Returns a tensor's axes from outermost to innermost in memory."""
-    return tuple(sorted(range(tensor.ndim), key=lambda axis: (-tensor.stride(axis), axis)))
+    strides = tensor.stride()
+    return tuple(sorted(range(tensor.ndim), key=lambda axis: (-strides[axis], axis)))
 
 
 def empty_in_order(

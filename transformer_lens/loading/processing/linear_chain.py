@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Union
 
 import torch
 from torch import Tensor
@@ -37,7 +36,7 @@ class Center:
     axis: str
 
 
-Operation = Union[Scale, Center]
+Operation = Scale | Center
 
 
 @dataclass(frozen=True)
