@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,8 @@ IGNORED: frozenset[str] = frozenset(
 # Fields that must say no where they are present.
 MUST_BE_FALSE: tuple[str, ...] = ("add_cross_attention", "is_encoder_decoder", "use_bidirectional_attention")
 
+Number = float | int
+_LARGEST_NUMBER = 1e30
 _LARGEST = {"layers": 100_000, "tokens": 1 << 30, "width": 10_000_000}
 
 
@@ -72,7 +73,7 @@ class ConfigView:
             return if_absent
         return None if self.config[name] is None else self.size(name, kind=kind)
 
-    def number(self, name: str, default: float, above: float | None = None) -> float:
+    def number(self, name: str, default: Number, above: Number | None = None) -> Number:
         """Returns a field that is a finite number, above a bound where there is one."""
         return self.check_number(name, self.take(name, default), above)
 
@@ -151,9 +152,13 @@ class ConfigView:
             raise self.corrupt(f"{name} = {value} is not between {smallest} and {largest}")
         return value
 
-    def check_number(self, name: str, value: Any, above: float | None = None) -> float:
+    def check_number(self, name: str, value: Any, above: Number | None = None) -> Number:
         """Returns a value that is a finite number, above a bound where there is one."""
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not -_LARGEST_NUMBER < value < _LARGEST_NUMBER
+        ):
             raise self.corrupt(f"{name} = {_short(value)} is not a number")
         if above is not None and not value > above:
             raise self.corrupt(f"{name} = {value} is not above {above}")

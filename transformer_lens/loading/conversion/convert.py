@@ -14,6 +14,8 @@ from transformer_lens.loading.conversion.schema import schema
 from transformer_lens.loading.errors import LayoutMismatchError, MissingTensorError, UnexpectedTensorError
 from transformer_lens.loading.weights import LazyTensor, Weights
 
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -100,20 +102,33 @@ def convert(
             + f"\n  the table is architectures/{architecture.model_type}.py; is the download complete?"
         )
     if reader.mismatched:
-        shown = reader.mismatched[:4]
-        more = len(reader.mismatched) - len(shown)
-        raise LayoutMismatchError("\n".join(shown) + (f"\n(and {more} more tensors)" if more else ""))
+        raise LayoutMismatchError(_alike(reader.mismatched))
     dropped = _unread(file, reader, architecture, cfg.n_layers, label)
     return Converted(Weights(out), tuple(reader.used), dropped, tuple(reader.zero_filled), tuple(reader.tied))
+
+
+def _alike(mismatched: Mapping[str, str], limit: int = 4) -> str:
+    """Returns the first of each kind of mismatch, and the keys of all layers that it stands for."""
+    kinds: dict[str, list[str]] = {}
+    for key in mismatched:
+        kinds.setdefault(_NUMBER.sub("#", key), []).append(key)
+    lines: list[str] = []
+    for keys in list(kinds.values())[:limit]:
+        lines.append(mismatched[keys[0]])
+        if len(keys) > 1:
+            lines.append(f"  alike:     {', '.join(collapse(keys))}")
+    if len(kinds) > limit:
+        lines.append("and " + ", ".join(collapse(key for keys in list(kinds.values())[limit:] for key in keys)))
+    return "\n".join(lines)
 
 
 def collapse(names: Iterable[str], limit: int = 12) -> list[str]:
     """Returns names with the same words and different numbers as one: ``h.{0…11}.attn.bias``."""
     groups: dict[str, list[int]] = {}
-    for name in names:
-        found = re.search(r"\.(\d+)\.", name)
-        template = name if found is None else f"{name[: found.start(1)]}#{name[found.end(1) :]}"
-        groups.setdefault(template, []).extend([] if found is None else [int(found.group(1))])
+    for name in dict.fromkeys(names):
+        found = _NUMBER.search(name)
+        template = name if found is None else f"{name[: found.start()]}#{name[found.end() :]}"
+        groups.setdefault(template, []).extend([] if found is None else [int(found.group())])
     lines = []
     for template, numbers in groups.items():
         if not numbers:

@@ -56,7 +56,7 @@ class Reader:
         zero_filled: Parameters that the file has nothing for.
         tied: Parameters that read the same tensor as another: (name, the other).
         missing: Keys that the file should have.
-        mismatched: What does not fit its layout, in words.
+        mismatched: For each key that does not fit its layout, in words how.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Reader:
         self.zero_filled: list[str] = []
         self.tied: list[tuple[str, str]] = []
         self.missing: list[str] = []
-        self.mismatched: list[str] = []
+        self.mismatched: dict[str, str] = {}
 
     def _find_prefix(self) -> str:
         anchor = self._architecture.anchor
@@ -167,7 +167,7 @@ class Reader:
         view = self._view(recipe, wanted)
         expected = (view.shape[0] + first, *view.shape[1:]) if view.shape else ()
         if source.shape != expected:
-            self.mismatched.append(self._mismatch(source, key, wanted.name, recipe.layout, expected))
+            self.mismatched.setdefault(key, self._mismatch(source, key, wanted.name, recipe.layout, expected))
             return None
         see: Callable[[Tensor], Tensor] = (lambda tensor: view(tensor[first:])) if first else view
         out = source.view(see, view.result, wanted.axes)

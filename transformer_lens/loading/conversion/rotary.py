@@ -36,8 +36,8 @@ def read_rotary(
     n_ctx: int,
     theta_names: tuple[str, ...],
     fraction_names: tuple[str, ...],
-    default_theta: float,
-    default_fraction: float,
+    default_theta: float | int,
+    default_fraction: float | int,
     default_original: int | None,
     yarn_is_longrope: bool,
 ) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _given(config: ConfigView) -> dict[str, Any]:
     return {**newer, **older}
 
 
-def _named(config: ConfigView, names: tuple[str, ...], inside: Any, default: float) -> float:
+def _named(config: ConfigView, names: tuple[str, ...], inside: Any, default: float | int) -> float | int:
     """Returns a positive number that goes by several names; the one inside the dict wins, as in transformers."""
     said = {name: config.take(name) for name in names if config.take(name) is not None}
     for name, value in said.items():
@@ -181,11 +181,11 @@ def _normal_form(
     }
 
 
-def _yarn_attention_factor(factor: float, given: Mapping[str, Any]) -> float:
+def _yarn_attention_factor(factor: float | int, given: Mapping[str, Any]) -> float:
     if given.get("attention_factor") is not None:
         return float(given["attention_factor"])
 
-    def mscale(weight: float) -> float:
+    def mscale(weight: float | int) -> float:
         return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
 
     if given.get("mscale") and given.get("mscale_all_dim"):
