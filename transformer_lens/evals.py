@@ -140,7 +140,8 @@ def induction_loss(
         device: Where the tokens are made; None means where the model is.
 
     Returns:
-        The loss in nats a token, without the first token of the second half, which nothing predicts.
+        The loss in nats a token, without the second half's first two tokens: nothing predicts the first, and the second
+        follows a token that, where BOS took its place, did not occur before.
     """
     tokenizer = model.tokenizer if tokenizer is None else tokenizer
     # The first and last tokens of vocabularies are often special or rare.
@@ -151,7 +152,7 @@ def induction_loss(
         tokens[:, 0] = tokenizer.bos_token_id
     with torch.no_grad():
         loss = model(tokens, return_type="loss", loss_per_token=True)
-    second_half: Tensor = loss[:, subseq_len:]
+    second_half: Tensor = loss[:, subseq_len + 1 :]
     return second_half.mean()
 
 

@@ -78,7 +78,7 @@ def detect_head(
     """
     if isinstance(seq, list):
         assert cache is None, CACHE_WITH_SEQ_LIST_ERR
-        scores = [
+        of_each = [
             detect_head(
                 model,
                 text,
@@ -90,7 +90,7 @@ def detect_head(
             )
             for text in seq
         ]
-        return torch.stack(scores).mean(0)
+        return torch.stack(of_each).mean(0)
     tokens = model.to_tokens(seq)
     length = tokens.shape[-1]
     assert 1 < length <= model.cfg.n_ctx, SEQ_LEN_ERR
@@ -103,7 +103,9 @@ def detect_head(
     if cache is None:
         names = [f"blocks.{layer}.attn.hook_pattern" for layer in chosen]
         with torch.no_grad():
-            _, cache = model.run_with_cache(tokens, names_filter=names, return_type=None, remove_batch_dim=True)
+            _, run = model.run_with_cache(tokens, names_filter=names, return_type=None, remove_batch_dim=True)
+        assert isinstance(run, ActivationCache)
+        cache = run
     scores = torch.full((model.cfg.n_layers, model.cfg.n_heads), -1.0)
     for layer, indices in chosen.items():
         attention = cache["pattern", layer, "attn"]

@@ -32,9 +32,13 @@ OWNERS = {
     "bitsandbytes": ("loading/quantization/bitsandbytes.py",),
     "gguf": ("loading/checkpoint/gguf.py",),
     "huggingface_hub": ("loading/sources/hub.py",),
-    "peft": (),
+    "peft": ("loading/checkpoint/adapter.py",),
     "safetensors": ("loading/checkpoint/safetensors.py",),
-    "transformers": ("loading/sources/tokenizers.py", "loading/checkpoint/live_model.py"),
+    "transformers": (
+        "loading/sources/tokenizers.py",
+        "loading/checkpoint/live_model.py",
+        "loading/checkpoint/adapter.py",
+    ),
 }
 # Imported inside functions, wherever they are needed, and never by `import transformer_lens`.
 ON_DEMAND = {*OWNERS, "datasets", "pandas", "matplotlib", "wandb"}

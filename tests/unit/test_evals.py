@@ -65,7 +65,7 @@ def test_induction_loss_is_of_the_second_half():
     loss = evals.induction_loss(model, batch_size=3, subseq_len=12)
     tokens = seen["tokens"]
     assert tokens.shape == (3, 24) and (tokens[:, 0] == 1).all() and torch.equal(tokens[:, 1:12], tokens[:, 13:])
-    expected = model(tokens, return_type="loss", loss_per_token=True)[:, 12:].mean()
+    expected = model(tokens, return_type="loss", loss_per_token=True)[:, 13:].mean()
     torch.testing.assert_close(loss, expected.detach())
     evals.induction_loss(model, batch_size=3, subseq_len=12, prepend_bos=False)
     assert torch.equal(seen["tokens"][:, :12], seen["tokens"][:, 12:])
@@ -105,6 +105,39 @@ def test_ioi(place, expected):
     assert result["Accuracy"] == expected
     assert result["Logit Difference"] == pytest.approx(10.0 if expected else -10.0)
     assert set(evals.ioi_eval(model, num_samples=3)) == {"Logit Difference", "Accuracy"}
+
+
+class Texts:
+    """As much of a dataset as tokenizing needs."""
+
+    def __init__(self, columns):
+        self.columns = columns
+
+    def select_columns(self, names):
+        return Texts({name: self.columns[name] for name in names})
+
+    def map(self, rows, batched, num_proc, remove_columns):
+        return Texts(rows(self.columns))
+
+    def set_format(self, type, columns):
+        assert type == "torch" and columns == ["tokens"]
+
+    def __len__(self):
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, index):
+        return {name: values[index] for name, values in self.columns.items()}
+
+
+@pytest.mark.parametrize("name", evals.DATASET_NAMES)
+def test_loaders_make_batches_of_tokens(name, monkeypatch):
+    texts = Texts({"text": ["a b " * 1000] * 3, "content": ["c d " * 1000] * 3, "other": [0] * 3})
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=lambda *args, **kwargs: texts))
+    loader = evals.DATASET_LOADERS[evals.DATASET_NAMES.index(name)](make_tokenizer(), batch_size=2)
+    batches = [batch["tokens"] for batch in loader]
+    assert [batch.shape for batch in batches] == [(2, 1024)] * 2
+    words = {6, 7} if name == "code" else {4, 5}
+    assert set(torch.cat(batches).flatten().tolist()) == {1, 2} | words
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def test_what_does_not_fit(capsys):
     with pytest.raises(AssertionError, match="lower triangular"):
         detect_head(model, TEXT, torch.ones(8, 8))
     with pytest.raises(AssertionError, match="two tokens"):
-        detect_head(model, " ".join("a" * 23), "induction_head")
+        detect_head(model, "", "induction_head")
     _, cache = model.run_with_cache(TEXT, remove_batch_dim=True)
     with pytest.raises(AssertionError, match="one sequence"):
         detect_head(model, [TEXT], "induction_head", cache=cache)

@@ -75,6 +75,7 @@ def test_seeds_steps_and_what_is_printed(capsys):
     assert lines == ["step 2", "step 4", "step 6"]
 
 
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")  # torch 2.0 and 2.1 warn of what they do themselves
 def test_checkpoints(tmp_path):
     model = trained(save_every=3, save_dir=str(tmp_path / "new"))
     assert [path.name for path in tmp_path.rglob("*.pt")] == ["model_3.pt"]

@@ -57,6 +57,7 @@ class PretrainedMixin:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         trust_remote_code: bool = False,
+        adapter: str | Path | None = None,
         progress: bool | None = None,
         **from_pretrained_kwargs: Any,
     ) -> T:
@@ -97,6 +98,8 @@ class PretrainedMixin:
             cache_dir: The hub's cache folder.
             local_files_only: Asks nothing of the network.
             trust_remote_code: Lets transformers run a tokenizer's own code. Weights never run code.
+            adapter: A LoRA adapter (a folder or a hub id) that is merged into the weights it touches; `model_name` may
+                also be an adapter itself, which names its base, and `hf_model` a ``PeftModel``.
             progress: Whether a byte progress bar is shown; None: in a terminal, after a second.
             **from_pretrained_kwargs: Arguments of transformers' ``from_pretrained`` that mean something here
                 (``torch_dtype``); any other is refused by name.
@@ -136,6 +139,7 @@ class PretrainedMixin:
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
                 trust_remote_code=trust_remote_code,
+                adapter=None if adapter is None else str(adapter),
                 progress=progress,
             )
         )

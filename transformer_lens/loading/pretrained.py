@@ -14,6 +14,7 @@ from torch import nn
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading import architectures, loaders, processing
+from transformer_lens.loading.checkpoint.adapter import is_adapter, merge_adapter, open_adapter
 from transformer_lens.loading.checkpoint import (
     Checkpoint,
     from_live_model,
@@ -160,15 +161,18 @@ def _source(request: Request) -> tuple[Source | None, int | None]:
         if revision is not None and revision != found.revision:
             raise ValueError(f"revision={revision!r} and the training checkpoint {found.revision!r} are two revisions.")
         revision, step = found.revision, found.value
-    source = resolve(
-        request.model_name,
+    return _resolve(request, request.model_name, revision, request.subfolder), step
+
+
+def _resolve(request: Request, name: str, revision: str | None = None, subfolder: str | None = None) -> Source:
+    return resolve(
+        name,
         revision=revision,
-        subfolder=request.subfolder,
+        subfolder=subfolder,
         token=request.token,
         cache_dir=None if request.cache_dir is None else str(request.cache_dir),
         local_files_only=request.local_files_only,
     )
-    return source, step
 
 
 def _open(request: Request, source: Source | None) -> tuple[Checkpoint, Architecture]:
@@ -180,6 +184,14 @@ def _open(request: Request, source: Source | None) -> tuple[Checkpoint, Architec
         kept = checkpoint.weights.without(key for key in checkpoint.weights if skip(key))
         return replace(checkpoint, weights=kept), architecture
     assert source is not None
+    adapter = None if request.adapter is None else open_adapter(_resolve(request, request.adapter), "map")
+    if not isinstance(source, GGUFSource) and is_adapter(source):
+        adapter = open_adapter(source, "map")
+        if adapter.base is None:
+            raise LoadingError(
+                f"{source.label} is an adapter that does not name its base: load the base with adapter=."
+            )
+        source = _resolve(request, adapter.base)
     if isinstance(source, GGUFSource):
         checkpoint = open_gguf(source)
         return checkpoint, architectures.find(checkpoint.config, checkpoint.label)
@@ -187,7 +199,11 @@ def _open(request: Request, source: Source | None) -> tuple[Checkpoint, Architec
     refuse_packed(config, source.label)
     architecture = architectures.find(config, source.label)
     skip = architecture.beyond(request.first_n_layers)
-    return open_checkpoint(source, config, skip, request.io), architecture
+    checkpoint = open_checkpoint(source, config, skip, request.io)
+    if adapter is not None:
+        merged = merge_adapter(checkpoint.weights, adapter, architecture.prefix, architecture.is_transposed)
+        checkpoint = replace(checkpoint, weights=merged, label=f"{checkpoint.label} with {adapter.label}")
+    return checkpoint, architecture
 
 
 def refuse_packed(config: Mapping[str, Any], label: str) -> None:

@@ -48,6 +48,7 @@ class Request:
     cache_dir: str | Path | None = None
     local_files_only: bool = False
     trust_remote_code: bool = False
+    adapter: str | None = None
     progress: bool | None = None
 
     def __post_init__(self) -> None:

@@ -86,5 +86,6 @@ GPT2 = Architecture(
         "summary_proj_to_labels": "a head that is not loaded",
         "summary_first_dropout": "a head that is not loaded",
     },
+    transposed=True,
     ties_by_default=True,
 )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transformer_lens.loading.checkpoint.adapter import is_peft_layer, merged_live_layers
 from transformer_lens.loading.checkpoint.checkpoint import Checkpoint
 from transformer_lens.loading.errors import LoadingError, QuantizedTensorError
 from transformer_lens.loading.weights import Held, LazyTensor, Weights
@@ -27,13 +28,35 @@ def from_live_model(hf_model: nn.Module, label: str | None = None) -> Checkpoint
         LoadingError: Some of its weights are not in memory (offloaded, or on the meta device).
     """
     name = label or type(hf_model).__name__
+    merged: dict[str, LazyTensor] = {}
+    if any(is_peft_layer(module) for module in hf_model.modules()):
+        hf_model = _without_wrapper(hf_model)
+        merged = merged_live_layers(hf_model, name)
     config: Mapping[str, Any] = hf_model.config.to_dict()  # type: ignore[operator, union-attr]
     config = {**config, "architectures": [_base_class_name(hf_model)]}
     weights: dict[str, LazyTensor] = {}
     for key, tensor in hf_model.named_parameters(remove_duplicate=False):
+        if merged and _belongs_to_peft(key):
+            continue
+        key = key.replace(".base_layer.", ".")
+        if key in merged:
+            weights[key] = merged[key]
+            continue
         _refuse(key, tensor, name)
         weights[key] = LazyTensor.of(tensor.detach(), key, name, Held.BORROWED)
     return Checkpoint(name, "live model", None, config, Weights(weights))
+
+
+def _without_wrapper(hf_model: nn.Module) -> nn.Module:
+    """Returns the transformers model inside a ``PeftModel``, with its LoRA layers; any other model as it is."""
+    if type(hf_model).__module__.startswith("peft."):
+        base: nn.Module = hf_model.get_base_model()  # type: ignore[operator]
+        return base
+    return hf_model
+
+
+def _belongs_to_peft(key: str) -> bool:
+    return any(part.startswith("lora_") for part in key.split("."))
 
 
 def _base_class_name(hf_model: nn.Module) -> str:

@@ -1,7 +1,7 @@
 """Tensors of a region of a file: mapped privately, or read.
 
 Every call makes a mapping of its own, so two parameters never share memory by way of the file: writing to one (which
-copies the page) leaves the file and the other as they are. A mapping ends when its tensor does.
+copies the page) leaves the file and the other as they are. A mapping ends when its tensor does, and holds no file open.
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from transformer_lens.loading.checkpoint.private_map import private_map
 from transformer_lens.loading.errors import CorruptCheckpointError
 from transformer_lens.loading.weights import Held, LazyTensor, Origin, element_size
+
+_PIECE = 64 << 20
 
 
 @dataclass(frozen=True)
 class Region:
-    """A tensor that lies contiguously in a file.
+    """A tensor that lies in one piece of a file.
 
     Attributes:
         path: The file.
@@ -28,6 +32,7 @@ class Region:
         shape: Of the tensor.
         dtype: Of the tensor.
         file_size: Bytes of the file when its header was checked.
+        stride: Of the tensor, in elements; None where it is contiguous.
     """
 
     path: Path
@@ -35,44 +40,58 @@ class Region:
     shape: tuple[int, ...]
     dtype: torch.dtype
     file_size: int
+    stride: tuple[int, ...] | None = None
 
     @property
     def numel(self) -> int:
-        """Number of elements."""
+        """Number of elements that the region spans, those between strided ones included."""
+        if self.stride is not None and 0 not in self.shape:
+            return 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride))
         count = 1
         for size in self.shape:
             count *= size
         return count
 
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes that the region spans."""
+        return self.numel * element_size(self.dtype)
+
     def map(self) -> Tensor:
         """Maps the region, copy-on-write."""
         if self.numel == 0:
             return torch.empty(self.shape, dtype=self.dtype)
-        nbytes = self.numel * element_size(self.dtype)
         start = self.offset - self.offset % mmap.ALLOCATIONGRANULARITY
         with self.path.open("rb") as file:
             # A file that has shrunk since would end the process at the first touch.
             if os.fstat(file.fileno()).st_size != self.file_size:
                 raise CorruptCheckpointError(f"{self.path} has changed its size since its header was read.")
-            pages = mmap.mmap(file.fileno(), self.offset - start + nbytes, access=mmap.ACCESS_COPY, offset=start)
-        flat = torch.frombuffer(pages, dtype=self.dtype, count=self.numel, offset=self.offset - start)
-        return flat.view(self.shape)
+            pages: Any = private_map(file.fileno(), self.offset - start + self.nbytes, start)
+        return self._shaped(
+            torch.frombuffer(pages, dtype=self.dtype, count=self.numel, offset=self.offset - start),
+        )
 
     def read(self) -> Tensor:
         """Reads the region into memory of its own."""
-        out = torch.empty(self.shape, dtype=self.dtype)
+        out = torch.empty(self.numel, dtype=self.dtype)
         if self.numel == 0:
-            return out
-        target = memoryview(out.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+            return out.view(self.shape)
+        target = memoryview(out.view(torch.uint8).numpy())  # type: ignore[arg-type]
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.offset)
             done = 0
             while done < len(target):
-                count = file.readinto(target[done : done + (64 << 20)])
+                count = file.readinto(target[done : done + _PIECE])
                 if not count:
-                    raise CorruptCheckpointError(f"{self.path} ends before byte {self.offset + len(target)}.")
+                    raise CorruptCheckpointError(
+                        f"{self.path} ends before byte {self.offset + len(target)}: it has changed since its header "
+                        "was read."
+                    )
                 done += count
-        return out
+        return self._shaped(out)
+
+    def _shaped(self, flat: Tensor) -> Tensor:
+        return flat.view(self.shape) if self.stride is None else flat.as_strided(self.shape, self.stride)
 
     def promise(self, key: str, io: str) -> LazyTensor:
         """Promises the tensor, mapped or read."""

@@ -28,6 +28,7 @@ class Architecture:
         read_config: Turns a config into fields of ours; what it does not take must be ignorable by name.
         ignored: Config fields of this family that change nothing here, each with the reason.
         required: Config fields that must have a value where they are there, because another is not implemented.
+        transposed: Whether the matrices of blocks lie [in, out] in the file (Conv1D).
         ties_by_default: Whether the unembedding is the embedding where the config does not say.
     """
 
@@ -41,6 +42,7 @@ class Architecture:
     read_config: Callable[[ConfigView], dict[str, Any]]
     dropped: Mapping[str, str] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
+    transposed: bool = False
     ties_by_default: bool = False
     other_prefixes: tuple[str, ...] = ()
     required: Mapping[str, Any] = field(default_factory=dict)
@@ -68,6 +70,10 @@ class Architecture:
             return found is not None and int(found.group(1)) >= n_layers
 
         return is_beyond
+
+    def is_transposed(self, key: str) -> bool:
+        """Whether the matrix under a key lies [in, out]."""
+        return self.transposed and self.beyond(0)(key)
 
     def ties(self, config: Mapping[str, Any]) -> bool:
         """Whether the config makes the unembedding the embedding."""

@@ -174,7 +174,8 @@ class Reader:
         return replace(out, held=Held.FRESH, sources=(source,)) if view.copies else out
 
     def _view(self, recipe: Take, wanted: Wanted) -> View:
-        sizes = {**self._sizes, **{axis: evaluate(size, self._sizes) for axis, size in recipe.sizes.items()}}
+        known = {**{name: value for name, value in self._config.items() if isinstance(value, int)}, **self._sizes}
+        sizes = {**self._sizes, **{axis: evaluate(size, known) for axis, size in recipe.sizes.items()}}
         pick = {axis: wanted.fill(one) if isinstance(one, str) else one for axis, one in recipe.pick.items()}
         return make_view(recipe.layout, wanted.axes, sizes, pick, recipe.merge)
 

@@ -47,7 +47,7 @@ class Take:
         pick: What is taken of an axis: an index such as 0, "head" or "{e}", or a slice such as "head:head + kv_head".
         merge: One of our axes made of several of the file's.
         first_row: Rows to leave out at the start of the first dimension.
-        sizes: Sizes of axes that only this entry has, as expressions.
+        sizes: Sizes of axes that only this entry has, as expressions of the others and of the config's fields.
         when: Where it does not hold the file must not have the tensor, and ours is zero.
         optional: Zero where the file has no such tensor.
         tied_to: What to read where the file has no such tensor and the config ties the two.

@@ -55,6 +55,7 @@ def read_rotary(
         yarn_is_longrope: Whether the family writes "yarn" and means "longrope".
     """
     given = _given(config)
+    beside = config.take("original_max_position_embeddings")
     if any(isinstance(value, Mapping) for value in given.values()):
         config.problems.append("rope_parameters: one set a layer type, which this family does not have")
         return {}
@@ -73,7 +74,7 @@ def read_rotary(
     scaling = None
     if kind != "default":
         given = _checked(config, kind, given, rotary_dim)
-        original = _original_length(config, kind, given, default_original)
+        original = _original_length(config, kind, beside, given, default_original)
         scaling = {"rope_type": kind, **_normal_form(config, kind, given, n_ctx, original)}
     return {
         "positional_embedding_type": "rotary",
@@ -135,10 +136,12 @@ def _checked(config: ConfigView, kind: str, given: dict[str, Any], rotary_dim: i
     return given
 
 
-def _original_length(config: ConfigView, kind: str, given: Mapping[str, Any], default: int | None) -> int | None:
+def _original_length(
+    config: ConfigView, kind: str, beside: Any, given: Mapping[str, Any], default: int | None
+) -> int | None:
     """Returns the length a stretched model was trained at; beside the dict it goes before the one inside (Phi-3)."""
     name = "original_max_position_embeddings"
-    beside, inside = config.take(name), given.get(name)
+    inside = given.get(name)
     if beside is None:
         return inside if inside is not None else default
     if kind != "longrope" and inside not in (None, beside):

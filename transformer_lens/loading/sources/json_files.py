@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from transformer_lens.loading.errors import CorruptCheckpointError
+from transformer_lens.loading.sources.whole_files import fetch_again, refuse_lfs_pointer
 
-_LARGEST = 256 << 20
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+# The index of the largest open models (a hundred thousand tensors) is below a tenth of each.
+_LARGEST = 64 << 20
+_MOST_VALUES = 1 << 20
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Returns the object that a JSON file holds.
 
     Raises:
-        CorruptCheckpointError: The file is a pointer to another, is no JSON, holds no object, repeats a key, or is
-            larger than any such file has a reason to be.
+        CorruptCheckpointError: The file is a pointer to another, is no JSON, holds no object, repeats a key, has NaN,
+            or is larger than any such file has a reason to be.
     """
     size = path.stat().st_size
     if size > _LARGEST:
@@ -25,36 +28,42 @@ def read_json(path: Path) -> dict[str, Any]:
     text = path.read_bytes()
     refuse_lfs_pointer(path, text[:200])
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=_no_repeats)
-    except (ValueError, RecursionError) as error:
+        return parse_object(text)
+    except ValueError as fact:
         raise CorruptCheckpointError(
-            f"{path} ({size} bytes) cannot be read as JSON: {error}\n  is the download complete? Fetch it again."
+            f"{path} ({size} bytes) cannot be read as a JSON object: {fact}.\n  is the download complete? "
+            f"{fetch_again(path)}."
         ) from None
+
+
+def parse_object(text: bytes) -> dict[str, Any]:
+    """Returns the object that a JSON text holds.
+
+    Raises:
+        ValueError: The text is no JSON, holds something else, repeats a key, has NaN, or more values than any
+            checkpoint has a reason for.
+    """
+    # Counted before parsing: a list in a list costs 60 bytes of memory for two of text.
+    if sum(map(text.count, (b"{", b"[", b","))) > _MOST_VALUES:
+        raise ValueError(f"it has more than {_MOST_VALUES} values")
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_nan)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):
-        raise CorruptCheckpointError(f"{path} holds a JSON {type(value).__name__}, not an object.")
+        raise ValueError(f"it holds a {type(value).__name__}, not an object")
     return value
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice")
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {twice[:80]!r} stands twice")
     return out
 
 
-def refuse_lfs_pointer(path: Path, start: bytes) -> None:
-    """Raises for a file that only points to the real one.
-
-    Raises:
-        CorruptCheckpointError: The file is a Git LFS pointer; the size that the real one has is named.
-    """
-    if not start.startswith(LFS_POINTER):
-        return
-    sizes = [line.split()[1].decode() for line in start.splitlines() if line.startswith(b"size ") and line.split()[1:]]
-    expected = f" of {sizes[0]} bytes" if sizes else ""
-    raise CorruptCheckpointError(
-        f"{path} is a Git LFS pointer of {path.stat().st_size} bytes; the real file{expected} is not here.\n"
-        "  Fetch it with `git lfs pull` in that folder, or download the repository again."
-    )
+def _no_nan(word: str) -> float | NoReturn:
+    if word == "NaN":
+        raise ValueError("a value is NaN")
+    return float(word)

@@ -1,0 +1,436 @@
+"""Conversions of every variant against the same reshapes written by hand, and what a wrong checkpoint says."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from einops import rearrange
+
+from tests.tiny_models import VARIANTS, make_model, save
+from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.loading.architectures import SUPPORTED, find
+from transformer_lens.loading.checkpoint import from_live_model, open_checkpoint, read_config_json
+from transformer_lens.loading.conversion import Take, convert, read_config, schema
+from transformer_lens.loading.conversion.convert import collapse
+from transformer_lens.loading.errors import LayoutMismatchError, MissingTensorError, UnexpectedTensorError
+from transformer_lens.loading.sources import resolve
+from transformer_lens.loading.weights import Held, Weights
+
+
+def parts(hf_model):
+    """The table, the config as parsed, and ours, of a live model."""
+    checkpoint = from_live_model(hf_model)
+    architecture = find(checkpoint.config, "it")
+    fields = read_config(architecture, checkpoint.config, "it")
+    cfg = HookedTransformerConfig(**fields, device="cpu", init_weights=False)
+    return architecture, cfg, dict(checkpoint.config)
+
+
+def on_disk(hf_model):
+    """The tensors as a file of this model has them: ties once, and the names that files keep."""
+    state = {key.replace("gpt_neox.embed_out", "embed_out"): tensor for key, tensor in hf_model.state_dict().items()}
+    if hf_model.config.tie_word_embeddings:
+        state.pop("lm_head.weight", None)
+        state.pop("embed_out.weight", None)
+    elif hf_model.config.model_type == "gpt_neox" and "lm_head.weight" in state:
+        state["embed_out.weight"] = state.pop("lm_head.weight")
+    return state
+
+
+@pytest.fixture(scope="module", params=sorted(VARIANTS))
+def hf_model(request):
+    return make_model(VARIANTS[request.param])
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Small models by name, made once."""
+    made = {}
+    return lambda name: made.setdefault(name, make_model(VARIANTS[name]))
+
+
+def converted(hf_model, file=None, **changes):
+    architecture, cfg, config = parts(hf_model)
+    weights = Weights.from_state_dict(on_disk(hf_model) if file is None else file, "model.safetensors")
+    return convert(weights, architecture, cfg, {**config, **changes}, "it")
+
+
+# --- the same by hand: modules of the live model, einops and slices, no table
+
+
+def by_hand(hf_model):
+    config = hf_model.config
+    return {"gpt2": gpt2, "gpt_neox": gpt_neox}.get(config.model_type, llama_like)(hf_model, config)
+
+
+def gpt2(hf_model, config):
+    body, heads = hf_model.transformer, config.n_head
+    yield from {"embed.W_E": body.wte.weight, "pos_embed.W_pos": body.wpe.weight, **norm("ln_final", body.ln_f)}.items()
+    for layer, block in enumerate(body.h):
+        fused = zip("QKV", block.attn.c_attn.weight.chunk(3, dim=1), block.attn.c_attn.bias.chunk(3))
+        out = {}
+        for name, weight, bias in fused:
+            out[f"attn.W_{name}"] = rearrange(weight, "m (n h) -> n m h", n=heads)
+            out[f"attn.b_{name}"] = rearrange(bias, "(n h) -> n h", n=heads)
+        out |= {
+            "attn.W_O": rearrange(block.attn.c_proj.weight, "(n h) m -> n h m", n=heads),
+            "attn.b_O": block.attn.c_proj.bias,
+            "mlp.W_in": block.mlp.c_fc.weight,
+            "mlp.b_in": block.mlp.c_fc.bias,
+            "mlp.W_out": block.mlp.c_proj.weight,
+            "mlp.b_out": block.mlp.c_proj.bias,
+            **norm("ln1", block.ln_1),
+            **norm("ln2", block.ln_2),
+        }
+        yield from ((f"blocks.{layer}.{name}", tensor) for name, tensor in out.items())
+    yield "unembed.W_U", hf_model.get_output_embeddings().weight.T
+
+
+def gpt_neox(hf_model, config):
+    body, heads = hf_model.gpt_neox, config.num_attention_heads
+    yield from {"embed.W_E": body.embed_in.weight, **norm("ln_final", body.final_layer_norm)}.items()
+    for layer, block in enumerate(body.layers):
+        out = {}
+        d_head = config.hidden_size // heads
+        for place, name in enumerate("QKV"):
+            rows = [3 * d_head * head + d_head * place + i for head in range(heads) for i in range(d_head)]
+            fused = block.attention.query_key_value
+            out[f"attn.W_{name}"] = fused.weight[rows].reshape(heads, d_head, -1).transpose(1, 2)
+            if fused.bias is not None:
+                out[f"attn.b_{name}"] = fused.bias[rows].reshape(heads, d_head)
+        if block.attention.dense.bias is not None:
+            out["attn.b_O"] = block.attention.dense.bias
+        out |= {
+            "attn.W_O": rearrange(block.attention.dense.weight, "m (n h) -> n h m", n=heads),
+            "mlp.W_in": block.mlp.dense_h_to_4h.weight.T,
+            "mlp.b_in": block.mlp.dense_h_to_4h.bias,
+            "mlp.W_out": block.mlp.dense_4h_to_h.weight.T,
+            "mlp.b_out": block.mlp.dense_4h_to_h.bias,
+            **norm("ln1", block.input_layernorm),
+            **norm("ln2", block.post_attention_layernorm),
+        }
+        yield from ((f"blocks.{layer}.{name}", tensor) for name, tensor in out.items())
+    yield "unembed.W_U", hf_model.get_output_embeddings().weight.T
+
+
+def llama_like(hf_model, config):
+    body, heads, groups = hf_model.model, config.num_attention_heads, config.num_key_value_heads
+    keeps_groups = config.model_type in ("mistral", "qwen2") or groups != heads
+    yield from {"embed.W_E": body.embed_tokens.weight, "ln_final.w": body.norm.weight}.items()
+    for layer, block in enumerate(body.layers):
+        attention, mlp = block.self_attn, block.mlp
+        d_head = attention.head_dim
+        biases = {}
+        if config.model_type == "phi3":
+            q, k, v = attention.qkv_proj.weight.split([heads * d_head, groups * d_head, groups * d_head])
+            gate, up = mlp.gate_up_proj.weight.chunk(2)
+        else:
+            q, k, v = (module.weight for module in (attention.q_proj, attention.k_proj, attention.v_proj))
+            gate, up = mlp.gate_proj.weight, mlp.up_proj.weight
+            modules = {"attn.b_Q": attention.q_proj, "attn.b_K": attention.k_proj, "attn.b_V": attention.v_proj,
+                       "attn.b_O": attention.o_proj, "mlp.b_gate": mlp.gate_proj, "mlp.b_in": mlp.up_proj,
+                       "mlp.b_out": mlp.down_proj}  # fmt: skip
+            biases = {name: module.bias for name, module in modules.items() if module.bias is not None}
+        out = {
+            "attn.W_Q": rearrange(q, "(n h) m -> n m h", n=heads),
+            "attn.W_K": rearrange(k, "(n h) m -> n m h", n=groups),
+            "attn.W_V": rearrange(v, "(n h) m -> n m h", n=groups),
+            "attn.W_O": rearrange(attention.o_proj.weight, "m (n h) -> n h m", n=heads),
+            "mlp.W_gate": gate.T,
+            "mlp.W_in": up.T,
+            "mlp.W_out": mlp.down_proj.weight.T,
+            "ln1.w": block.input_layernorm.weight,
+            "ln2.w": block.post_attention_layernorm.weight,
+            **{name: bias.view(-1, d_head) if name[-1] in "QKV" else bias for name, bias in biases.items()},
+        }
+        for name, tensor in out.items():
+            if keeps_groups and name.endswith(("_K", "_V")):
+                name = name.replace("attn.", "attn._")
+            yield f"blocks.{layer}.{name}", tensor
+    yield "unembed.W_U", hf_model.lm_head.weight.T
+
+
+def norm(name, module):
+    return {f"{name}.w": module.weight, f"{name}.b": module.bias}
+
+
+def test_every_number_is_where_it_is_by_hand(hf_model):
+    result = converted(hf_model)
+    expected = dict(by_hand(hf_model))
+    for name, promise in result.weights.items():
+        tensor = promise.make()
+        assert tuple(tensor.shape) == promise.shape and tensor.dtype == promise.dtype
+        if name in expected:
+            assert torch.equal(tensor, expected[name]), name
+        else:
+            assert name in result.zero_filled and not tensor.any(), name
+    assert set(expected) | set(result.zero_filled) == set(result.weights)
+    assert not set(expected) & set(result.zero_filled)
+    assert all(name.rpartition(".")[2].lstrip("_").startswith("b_") for name in result.zero_filled)
+
+
+def test_names_order_and_axes_are_the_schemas(hf_model):
+    architecture, cfg, _ = parts(hf_model)
+    result = converted(hf_model)
+    assert {name: promise.layout for name, promise in result.weights.items()} == schema(cfg)
+    assert list(result.weights) == list(schema(cfg))
+
+
+def test_every_element_of_the_file_is_used_once(hf_model):
+    """Seen from the file: no row is left out, none is in two parameters; a tied matrix is in two."""
+    file = on_disk(hf_model)
+    result = converted(hf_model, file)
+    where = {tensor.untyped_storage().data_ptr(): key for key, tensor in file.items()}
+    counts = {key: torch.zeros(tensor.numel(), dtype=torch.int64) for key, tensor in file.items()}
+    for promise in result.weights.values():
+        if promise.held is Held.FRESH:
+            continue
+        out = promise.make()
+        key = where[out.untyped_storage().data_ptr()]
+        places = torch.zeros(out.shape, dtype=torch.int64) + out.storage_offset()
+        for axis, stride in enumerate(out.stride()):
+            places += (torch.arange(out.shape[axis]) * stride).view([-1 if a == axis else 1 for a in range(out.ndim)])
+        counts[key] += torch.bincount(places.flatten(), minlength=counts[key].numel())
+    twice = {result.weights[name].origin.key for name, _ in result.tied}
+    for key, count in counts.items():
+        assert (count == (2 if key in twice else 1)).all(), key
+    assert sorted(result.used) == sorted(file) and not result.dropped
+
+
+def test_nothing_is_copied_and_nothing_changes(hf_model):
+    file = on_disk(hf_model)
+    before = {key: tensor.clone() for key, tensor in file.items()}
+    storages = {tensor.untyped_storage().data_ptr() for tensor in file.values()}
+    for name, promise in converted(hf_model, file).weights.items():
+        if promise.held is Held.FRESH:
+            assert promise.cost == promise.nbytes and promise.origin.container == "zero-filled"
+            promise.make().fill_(1.0)
+            assert not promise.make().any()
+        else:
+            assert promise.make().untyped_storage().data_ptr() in storages, name
+            assert promise.cost == 0
+    assert all(torch.equal(tensor, before[key]) for key, tensor in file.items())
+
+
+def test_files_without_the_prefix(hf_model):
+    """The hub's GPT-2 and BLOOM files lack it."""
+    prefix = find(from_live_model(hf_model).config, "it").prefix
+    bare = {key.removeprefix(prefix): tensor for key, tensor in on_disk(hf_model).items()}
+    assert set(bare) != set(on_disk(hf_model))
+    expected = converted(hf_model).weights.state_dict()
+    assert all(
+        torch.equal(tensor, expected[name]) for name, tensor in converted(hf_model, bare).weights.state_dict().items()
+    )
+
+
+def test_a_live_model_converts_to_the_same(hf_model):
+    checkpoint = from_live_model(hf_model)
+    architecture, cfg, config = parts(hf_model)
+    live = convert(checkpoint.weights, architecture, cfg, config, "it")
+    expected = converted(hf_model)
+    assert all(torch.equal(tensor, expected.weights[name].make()) for name, tensor in live.weights.state_dict().items())
+    assert live.tied == expected.tied and live.zero_filled == expected.zero_filled
+    assert bool(live.tied) == hf_model.config.tie_word_embeddings
+
+
+def test_a_file_on_disk_converts_to_the_same(hf_model, tmp_path):
+    """Names that this transformers writes, tensors mapped; each name of a tied matrix has memory of its own."""
+    hf_model.save_pretrained(tmp_path, safe_serialization=True)
+    source = resolve(str(tmp_path))
+    config = read_config_json(source)
+    architecture, cfg, _ = parts(hf_model)
+    checkpoint = open_checkpoint(source, config, lambda key: False, "map")
+    result = convert(checkpoint.weights, architecture, cfg, config, "it")
+    expected = converted(hf_model)
+    assert {p.held for name, p in result.weights.items() if name not in result.zero_filled} == {Held.MAPPED}
+    for name, tensor in result.weights.state_dict().items():
+        assert torch.equal(tensor, expected.weights[name].make()), name
+    assert result.tied == expected.tied
+    if result.tied:
+        W_E, W_U = (result.weights[name].make() for name in ("embed.W_E", "unembed.W_U"))
+        W_U[0, 0] += 1.0
+        assert W_E[0, 0] == expected.weights["embed.W_E"].make()[0, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_the_files_dtype_stays(tiny, dtype):
+    file = {key: tensor.to(dtype) for key, tensor in on_disk(tiny("llama")).items()}
+    result = converted(tiny("llama"), file)
+    assert {promise.dtype for promise in result.weights.values()} == {dtype}
+    assert {tensor.dtype for tensor in result.weights.state_dict().values()} == {dtype}
+
+
+# --- ties
+
+
+def test_a_tied_file_has_the_matrix_once(tiny):
+    result = converted(tiny("llama-tied"))
+    assert result.tied == (("unembed.W_U", "embed.W_E"),)
+    assert "lm_head.weight" not in result.used
+    assert torch.equal(result.weights["unembed.W_U"].make(), result.weights["embed.W_E"].make().T)
+
+
+def test_a_head_of_its_own_is_used_though_the_config_ties(tiny):
+    """As transformers 5 does; hub files of tied models often carry the copy, and some carry another matrix."""
+    file = on_disk(tiny("llama-tied"))
+    for head in (file["model.embed_tokens.weight"].clone(), torch.randn(113, 48)):
+        result = converted(tiny("llama-tied"), {**file, "lm_head.weight": head})
+        assert torch.equal(result.weights["unembed.W_U"].make(), head.T)
+        assert not result.tied and "lm_head.weight" in result.used
+
+
+def test_an_untied_file_without_a_head(tiny):
+    file = on_disk(tiny("llama"))
+    del file["lm_head.weight"]
+    with pytest.raises(MissingTensorError, match=r"lm_head\.weight"):
+        converted(tiny("llama"), file)
+
+
+# --- what is not read
+
+
+def test_buffers_of_old_files_are_dropped_by_name(tiny):
+    for name in ("gpt2", "gpt-neox", "llama", "mistral", "qwen2", "phi3"):
+        architecture, cfg, _ = parts(tiny(name))
+        file = on_disk(tiny(name))
+        for template in architecture.dropped:
+            for layer in range(cfg.n_layers):
+                file[template.replace("{p}", architecture.prefix).replace("{i}", str(layer))] = torch.zeros(3)
+        result = converted(tiny(name), file)
+        assert len(result.dropped) == cfg.n_layers * len(architecture.dropped) > 0
+        assert set(result.dropped.values()) == set(architecture.dropped.values()) and all(result.dropped.values())
+        assert not set(result.dropped) & set(result.used)
+
+
+def test_first_layers_only(tiny):
+    architecture, cfg, config = parts(tiny("qwen2-windows"))
+    assert cfg.n_layers == 4
+    few = replace(cfg, n_layers=2)
+    file = on_disk(tiny("qwen2-windows"))
+    result = convert(Weights.from_state_dict(file), architecture, few, config, "it")
+    assert set(result.weights) == set(schema(few))
+    assert set(result.dropped) == {key for key in file if ".layers.2." in key or ".layers.3." in key}
+    assert set(result.dropped) == {key for key in file if architecture.beyond(2)(key)}
+    assert set(result.dropped.values()) == {"a layer beyond the 2 that were asked for"}
+    kept = {key: tensor for key, tensor in file.items() if not architecture.beyond(2)(key)}
+    assert not convert(Weights.from_state_dict(kept), architecture, few, config, "it").dropped
+
+
+# --- what a wrong checkpoint says
+
+
+def test_missing_tensors_are_named_at_once(tiny):
+    file = {key: tensor for key, tensor in on_disk(tiny("gpt2")).items() if "c_attn" not in key and "ln_f" not in key}
+    with pytest.raises(MissingTensorError) as caught:
+        converted(tiny("gpt2"), file)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "it lacks tensors that its config.json asks for:"
+    assert sorted(line.strip() for line in lines[1:-1]) == [
+        "transformer.h.{0…1}.attn.c_attn.bias",
+        "transformer.h.{0…1}.attn.c_attn.weight",
+        "transformer.ln_f.bias",
+        "transformer.ln_f.weight",
+    ]
+    assert lines[-1] == "  the table is architectures/gpt2.py; is the download complete?"
+    assert isinstance(caught.value, KeyError)
+
+
+def test_unexpected_tensors_are_named_at_once(tiny):
+    extra = {f"model.layers.{layer}.self_attn.q_norm.weight": torch.ones(8) for layer in range(2)}
+    with pytest.raises(UnexpectedTensorError) as caught:
+        converted(tiny("llama"), {**on_disk(tiny("llama")), **extra, "score.weight": torch.ones(2)})
+    message = str(caught.value)
+    assert "model.layers.{0…1}.self_attn.q_norm.weight" in message and "score.weight" in message
+
+
+@pytest.mark.parametrize("name", ["llama-bias", "gpt-neox"])
+def test_a_bias_that_the_config_switches_off(tiny, name):
+    with pytest.raises(UnexpectedTensorError, match=r"a bias that it switches off"):
+        converted(tiny(name), attention_bias=False)
+
+
+def test_a_bias_that_the_config_asks_for(tiny):
+    with pytest.raises(MissingTensorError, match=r"model\.layers\.\{0…1\}\.self_attn\.o_proj\.bias"):
+        converted(tiny("llama"), attention_bias=True)
+
+
+def test_a_mismatch_says_where_both_sides_and_the_cause(tiny):
+    file = on_disk(tiny("gpt-neox"))
+    fused = "gpt_neox.layers.{}.attention.query_key_value.weight"
+    for layer in range(2):
+        file[fused.format(layer)] = torch.zeros(144, 47)
+    file["embed_out.weight"] = torch.zeros(112, 48)
+    with pytest.raises(LayoutMismatchError) as caught:
+        converted(tiny("gpt-neox"), file)
+    assert str(caught.value).splitlines() == [
+        "blocks.0.attn.W_Q of it",
+        f"  on disk:   {fused.format(0)}  (144, 47) float32   in model.safetensors",
+        "  declared:  (head qkv d_head) d_model = (144, 48)   architectures/gpt_neox.py",
+        "  head is 3, qkv is 3, d_head is 16, d_model is 48 by config.json; are these files of one checkpoint?",
+        f"  alike:     {fused.format('{0…1}')}",
+        "unembed.W_U of it",
+        "  on disk:   embed_out.weight  (112, 48) float32   in model.safetensors",
+        "  declared:  d_vocab_out d_model = (113, 48)   architectures/gpt_neox.py",
+        "  d_vocab_out is 113, d_model is 48 by config.json; are these files of one checkpoint?",
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_every_tensor_must_have_its_shape(tiny, name):
+    """A row more, or a dimension more, of any one tensor is an error that names it; before anything is read."""
+    file = on_disk(tiny(name))
+    for key, tensor in file.items():
+        for other in (torch.zeros(tensor.shape[0] + 1, *tensor.shape[1:]), tensor.unsqueeze(0)):
+            with pytest.raises(LayoutMismatchError, match=key.replace(".", r"\.")):
+                converted(tiny(name), {**file, key: other})
+
+
+@pytest.mark.parametrize("name", ["gpt2-square", "gpt-neox-square", "llama-square", "qwen2-square", "phi3-square"])
+def test_every_tensor_is_needed(tiny, name):
+    file = on_disk(tiny(name))
+    for key in file:
+        with pytest.raises(MissingTensorError, match=key.replace(".", r"\.")):
+            converted(tiny(name), {other: tensor for other, tensor in file.items() if other != key})
+
+
+def test_two_names_of_one_matrix(tiny):
+    file = on_disk(tiny("gpt-neox"))
+    renamed = {"lm_head.weight" if key == "embed_out.weight" else key: tensor for key, tensor in file.items()}
+    assert torch.equal(converted(tiny("gpt-neox"), renamed).weights["unembed.W_U"].make(), file["embed_out.weight"].T)
+    with pytest.raises(UnexpectedTensorError, match="which mean the same"):
+        converted(tiny("gpt-neox"), {**file, **renamed})
+
+
+# --- the tables themselves
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_each_entry_of_a_table_is_asked_for_by_some_variant(name):
+    """A name of ours that no schema has would never be read."""
+    architecture = SUPPORTED[name]
+    asked = Counter()
+    for variant in VARIANTS.values():
+        config = {**variant.config().to_dict()}
+        if config["model_type"] == architecture.model_type:
+            config["architectures"] = [name]
+            fields = read_config(architecture, config, "it")
+            for parameter in schema(HookedTransformerConfig(**fields, device="cpu", init_weights=False)):
+                asked[parameter.removeprefix("blocks.0.").replace("._", ".")] += 1
+    assert set(architecture.once) | set(architecture.block) <= set(asked)
+    assert all(isinstance(recipe, Take) for recipe in architecture.block.values()), "a table of views"
+
+
+def test_collapse():
+    names = [f"h.{layer}.attn.{kind}" for layer in (0, 1, 2, 3) for kind in ("bias", "weight")]
+    assert collapse(names) == ["h.{0…3}.attn.bias", "h.{0…3}.attn.weight"]
+    assert collapse(["h.0.w", "h.2.w", "h.2.w", "wte", "wte"]) == ["h.{0,2}.w", "wte"]
+    assert collapse(["h.7.w"]) == ["h.7.w"]
+    assert collapse([f"t{i}" for i in range(15)], limit=2) == ["t0", "t1", "… and 13 more"]
+
+
+def test_saved_variants_open(tmp_path):
+    """The helper that other tests use writes what can be read."""
+    folder = save(VARIANTS["llama"], tmp_path)
+    source = resolve(str(folder))
+    assert open_checkpoint(source, read_config_json(source), lambda key: False, "map").weights
