@@ -3,6 +3,9 @@
 The verbs that most callers need are here; upstream's names of ``loading_from_pretrained`` are here too.
 """
 
+from importlib import import_module
+from typing import Any
+
 from transformer_lens.loading.compatibility import (
     convert_hf_model_config,
     fill_missing_keys,
@@ -38,6 +41,13 @@ from transformer_lens.loading.sources.names import (
     make_model_alias_map,
 )
 
+
+def verify(model_or_path: Any, **options: Any) -> Any:
+    """Compares our model with transformers on the same weights: ``transformer_lens.verification.verify``."""
+    # That module is above this one, since it runs models: it is looked up when it is asked for.
+    return import_module("transformer_lens.verification").verify(model_or_path, **options)
+
+
 __all__ = [
     "DEFAULT_MODEL_ALIASES",
     "MODEL_ALIASES",
@@ -72,4 +82,5 @@ __all__ = [
     "prepare",
     "refuse_unknown_arguments",
     "requested_dtype",
+    "verify",
 ]

@@ -14,7 +14,6 @@ from torch import nn
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading import architectures, loaders, processing
-from transformer_lens.loading.checkpoint.adapter import is_adapter, merge_adapter, open_adapter
 from transformer_lens.loading.checkpoint import (
     Checkpoint,
     from_live_model,
@@ -22,6 +21,7 @@ from transformer_lens.loading.checkpoint import (
     open_gguf,
     read_config_json,
 )
+from transformer_lens.loading.checkpoint.adapter import is_adapter, merge_adapter, open_adapter
 from transformer_lens.loading.conversion import Architecture, Converted, convert, read_config
 from transformer_lens.loading.errors import LoadingError, QuantizedTensorError
 from transformer_lens.loading.loaders.choose import Choice

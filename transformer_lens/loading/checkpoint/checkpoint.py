@@ -9,10 +9,10 @@ from typing import Any
 
 from transformer_lens.loading.checkpoint import bin_file, safetensors
 from transformer_lens.loading.checkpoint.io import IOChoice, choose_io
-from transformer_lens.loading.checkpoint.regions import Region
 from transformer_lens.loading.errors import CorruptCheckpointError
 from transformer_lens.loading.sources.json_files import read_json
-from transformer_lens.loading.sources.source import FolderSource, Source
+from transformer_lens.loading.sources.source import Source
+from transformer_lens.loading.sources.whole_files import fetch_again
 from transformer_lens.loading.weights import LazyTensor, Weights
 
 Skip = Callable[[str], bool]
@@ -68,7 +68,7 @@ def open_checkpoint(source: Source, config: Mapping[str, Any], skip: Skip, io: s
         path = source.find(index_name)
         if path is not None:
             shards = wanted_shards(path, skip)
-            return _checkpoint(source, config, [(source.file(name), keys) for name, keys in shards.items()], skip, io)
+            return _checkpoint(source, config, _found(source, path, shards), skip, io)
         path = source.find(single_name)
         if path is not None:
             return _checkpoint(source, config, [(path, None)], skip, io)
@@ -98,6 +98,27 @@ def wanted_shards(index: Path, skip: Skip) -> dict[str, list[str]]:
     return shards
 
 
+def _found(source: Source, index: Path, shards: Mapping[str, list[str]]) -> list[tuple[Path, list[str] | None]]:
+    """Returns the paths of shards, each with the keys that are wanted of it."""
+    found: list[tuple[Path, list[str] | None]] = []
+    missing: list[str] = []
+    for name, keys in shards.items():
+        path = source.find(name)
+        if path is None:
+            missing.append(name)
+        else:
+            found.append((path, keys))
+    if missing:
+        keys = shards[missing[0]]
+        raise CorruptCheckpointError(
+            f"{source.label} lacks {len(missing)} of the {len(shards)} files that are needed: {', '.join(missing[:4])}"
+            + (" …" if len(missing) > 4 else "")
+            + f"\n  {index.name} puts {len(keys)} tensors into the first ({keys[0]}, …).\n  {source.listing()}\n"
+            f"  is the download complete? {fetch_again(index.with_name(missing[0]))}."
+        )
+    return found
+
+
 def _stays_inside(name: str) -> bool:
     parts = PurePosixPath(name.replace("\\", "/")).parts
     return len(parts) == 1 and parts[0] not in ("..", ".", "/") and ":" not in name and "\0" not in name
@@ -109,32 +130,22 @@ def _checkpoint(
     choice = choose_io(io, files[0][0] if files else Path())
     weights: dict[str, LazyTensor] = {}
     for path, keys in files:
-        if isinstance(source, FolderSource):
-            _refuse_link_outside(path, source.folder)
-        regions = _tensors_of(path)
+        promises = _promises_of(path, choice.mode)
         for key in keys or ():
-            if key not in regions:
+            if key not in promises:
                 raise CorruptCheckpointError(
                     f"{path.name} lacks {key!r}, which the index of {source.label} says is there."
                 )
-        for key, promise in regions.items():
+        for key, promise in promises.items():
             if skip(key):
                 continue
             if key in weights:
                 raise CorruptCheckpointError(f"{source.label} holds {key!r} in two shards.")
-            weights[key] = promise.promise(key, choice.mode) if isinstance(promise, Region) else promise
+            weights[key] = promise
     return Checkpoint(source.label, source.kind, source.revision, config, Weights(weights), choice)
 
 
-def _tensors_of(path: Path) -> Mapping[str, Region | LazyTensor]:
-    return bin_file.read_records(path) if path.suffix == ".bin" else safetensors.read_header(path)
-
-
-def _refuse_link_outside(path: Path, folder: Path) -> None:
-    """Raises for a shard of a plain folder that is a link to somewhere else; the hub's cache links to its blobs."""
-    if not path.is_symlink():
-        return
-    real, home = path.resolve(), folder.resolve()
-    in_hub_cache = folder.resolve().parent.name == "snapshots" and real.parent.name == "blobs"
-    if not in_hub_cache and home not in real.parents:
-        raise CorruptCheckpointError(f"{path} is a link to {real}, outside its folder. It was not opened.")
+def _promises_of(path: Path, io: str) -> Mapping[str, LazyTensor]:
+    if path.suffix == ".bin":
+        return bin_file.read_records(path, io)
+    return {key: region.promise(key, io) for key, region in safetensors.read_header(path).items()}

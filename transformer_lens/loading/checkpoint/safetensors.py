@@ -7,7 +7,6 @@ Source: the format's specification in the safetensors repository.
 
 from __future__ import annotations
 
-import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,13 @@ import torch
 
 from transformer_lens.loading.checkpoint.regions import Region
 from transformer_lens.loading.errors import CorruptCheckpointError
-from transformer_lens.loading.sources.json_files import refuse_lfs_pointer
+from transformer_lens.loading.sources.json_files import parse_object
+from transformer_lens.loading.sources.whole_files import fetch_again, refuse_lfs_pointer
 from transformer_lens.loading.weights import element_size
 
 _LARGEST_HEADER = 100 << 20
 _LARGEST_NUMEL = 1 << 48
+_MOST_AXES = 64
 _DTYPES: dict[str, str] = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
@@ -39,20 +40,21 @@ def read_header(path: Path) -> dict[str, Region]:
         start = file.read(200)
         refuse_lfs_pointer(path, start)
         if size < 8:
-            raise _broken(path, f"has {size} bytes; a safetensors file starts with 8 that say how long its header is")
+            raise _broken(
+                path,
+                f"has {size} bytes; a safetensors file starts with 8 that say how long its header is: {_stopped(path)}",
+            )
         (length,) = struct.unpack("<Q", start[:8])
         if length > _LARGEST_HEADER:
             raise _broken(path, f"says that its header has {length} bytes: is it a safetensors file?")
         if 8 + length > size:
-            raise _broken(path, f"has {size} bytes, its header alone needs {8 + length}: a download that stopped?")
+            raise _broken(path, f"has {size} bytes, its header alone needs {8 + length}: {_stopped(path)}")
         file.seek(8)
         text = file.read(length)
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_no_repeats)
-    except (ValueError, RecursionError) as error:
-        raise _broken(path, f"has a header that is no JSON ({error})") from None
-    if not isinstance(header, dict):
-        raise _broken(path, "has a header that is no JSON object")
+        header = parse_object(text)
+    except ValueError as fact:
+        raise _broken(path, f"has a header that cannot be read as a JSON object ({fact})") from None
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _broken(path, "has metadata that is not a dict of strings")
@@ -68,10 +70,10 @@ def read_header(path: Path) -> dict[str, Region]:
             raise _broken(path, f"has a tensor {name!r} that {what}")
         out[name] = Region(path, begin + first, shape, dtype, size)
         end = last
-    if begin + end != size:
-        found = "longer" if begin + end < size else "shorter"
-        hint = ": a download that stopped? Fetch it again." if found == "shorter" else ""
-        raise _broken(path, f"has {size} bytes, its tensors end at {begin + end}: it is {found} than they are{hint}")
+    if begin + end > size:
+        raise _broken(path, f"has {size} bytes of the {begin + end} that its header says: {_stopped(path)}")
+    if begin + end < size:
+        raise _broken(path, f"has {size} bytes, {size - begin - end} more than its header says")
     return out
 
 
@@ -81,19 +83,21 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, .
         raise _broken(path, f"describes {name!r} by something else than dtype, shape and data_offsets")
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPES:
-        raise _broken(path, f"says that {name!r} has the dtype {entry['dtype']!r}, which is not known")
+        raise _broken(path, f"says that {name!r} has the dtype {str(entry['dtype'])[:80]!r}, which is not known")
     dtype = torch.__dict__.get(_DTYPES[entry["dtype"]])
     if dtype is None:
         raise _broken(path, f"holds {name!r} in {entry['dtype']}, which this torch ({torch.__version__}) does not have")
     if not _whole_numbers(shape):
-        raise _broken(path, f"says that {name!r} has the shape {shape!r}")
+        raise _broken(path, f"says that {name!r} has the shape {str(shape)[:200]}")
     if not _whole_numbers(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _broken(path, f"says that {name!r} lies at {offsets!r}")
+        raise _broken(path, f"says that {name!r} lies at {str(offsets)[:200]}")
+    if len(shape) > _MOST_AXES:
+        raise _broken(path, f"says that {name!r} has {len(shape)} axes")
     numel = 1
     for size in shape:
         numel *= size
         if numel > _LARGEST_NUMEL:
-            raise _broken(path, f"says that {name!r} has the shape {shape!r}, more than any machine holds")
+            raise _broken(path, f"says that {name!r} has the shape {tuple(shape)}, more than any machine holds")
     nbytes = numel * element_size(dtype)
     if nbytes != offsets[1] - offsets[0]:
         raise _broken(
@@ -109,11 +113,8 @@ def _whole_numbers(value: Any) -> bool:
     )
 
 
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        raise ValueError("a name stands twice")
-    return out
+def _stopped(path: Path) -> str:
+    return f"a download that stopped?\n  {fetch_again(path)}"
 
 
 def _broken(path: Path, what: str) -> CorruptCheckpointError:

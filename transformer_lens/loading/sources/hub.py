@@ -84,6 +84,7 @@ def download(
         return Path(cached)
     return _asked(
         repo,
+        "config.json" if subfolder is None else f"{subfolder}/config.json",
         known,
         lambda: hf_hub_download(
             repo, name, subfolder=subfolder, token=token, local_files_only=local_files_only, **known
@@ -91,8 +92,15 @@ def download(
     )
 
 
-def _asked(repo: str, known: dict[str, Any], call: Callable[[], str]) -> Path | None:
-    """Makes a call and says in our words what went wrong."""
+def _asked(repo: str, config_name: str, known: dict[str, Any], call: Callable[[], str]) -> Path | None:
+    """Makes a call and says in our words what went wrong.
+
+    Args:
+        repo: The hub's name of the model.
+        config_name: A file that is in the cache if any of the checkpoint is.
+        known: Revision and cache.
+        call: Fetches a file.
+    """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -121,14 +129,20 @@ def _asked(repo: str, known: dict[str, Any], call: Callable[[], str]) -> Path | 
             "Is it a path? Then it does not exist from here. A private repository needs token=... or HF_TOKEN."
         ) from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        if isinstance(try_to_load_from_cache(repo, "config.json", **known), str):
+        if isinstance(try_to_load_from_cache(repo, config_name, **known), str):
             return None
-        raise LoadingError(
-            f"{repo} is not in the hub's cache, and the hub was not or could not be asked ({type(error).__name__}).\n"
-            "  Fetch it once with the network (huggingface_hub.snapshot_download), or give the path of a folder. "
-            f"{nearest(repo)}"
+        raise UnknownModelError(
+            f"{repo!r} is no folder, it is not in the hub's cache, and the hub was not or could not be asked "
+            f"({type(error).__name__}).\n  Fetch it once with the network: `hf download {repo}`. "
+            f"Is it a path? Then it does not exist from here. {nearest(repo)}"
         ) from None
     except EntryNotFoundError:
         return None
     except HfHubHTTPError as error:
-        raise LoadingError(f"The hub refused {repo}: {error}") from error
+        raise LoadingError(f"The hub refused {repo}: {error}\n  Try again, or give the path of a folder.") from error
+    except OSError as error:
+        # No room on the disk, a proxy that refuses, a cache that may not be written to.
+        raise LoadingError(
+            f"A file of {repo} could not be brought into the hub's cache ({type(error).__name__}: {error}).\n"
+            "  Is there room and permission (cache_dir=..., HF_HOME), and does the network let you through?"
+        ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from transformer_lens.loading.errors import CorruptCheckpointError
 from transformer_lens.loading.sources.whole_files import fetch_again, refuse_lfs_pointer
@@ -63,7 +63,7 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def _no_nan(word: str) -> float | NoReturn:
+def _no_nan(word: str) -> float:
     if word == "NaN":
         raise ValueError("a value is NaN")
     return float(word)

@@ -26,13 +26,21 @@ def resolve(
     Raises:
         UnknownModelError: The name is a path that does not exist, or a file that is no checkpoint.
     """
-    path = Path(model_name).expanduser()
-    if path.is_dir():
+    if not model_name:
+        raise UnknownModelError(
+            "The name of the model is empty: give a folder ('.' is this one), a hub id, or an alias."
+        )
+    try:
+        path = Path(model_name).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UnknownModelError(f"{model_name[:80]!r} can be neither a path nor a name: {error!s:.200}.") from None
+    if is_folder:
         folder = path if subfolder is None else path / subfolder
         if not folder.is_dir():
             raise UnknownModelError(f"{path} has no folder {subfolder!r}.")
         return FolderSource(folder, str(model_name) if subfolder is None else f"{model_name}/{subfolder}")
-    if path.is_file():
+    if is_file:
         if path.suffix == ".gguf":
             return GGUFSource(path, str(model_name))
         raise UnknownModelError(
@@ -40,7 +48,10 @@ def resolve(
             + (f": give {str(path.parent)!r}." if (path.parent / "config.json").is_file() else ", or a .gguf file.")
         )
     if _looks_like_a_path(model_name):
-        raise UnknownModelError(f"{model_name!r} looks like a path, and there is nothing there. {nearest(model_name)}")
+        raise UnknownModelError(
+            f"{model_name!r} looks like a path, and there is nothing there (seen from {Path.cwd()}).\n"
+            f"  {nearest(model_name)}"
+        )
     if model_name in NON_HF_HOSTED_MODEL_NAMES:
         raise UnknownModelError(
             f"{model_name} is not hosted on the hub: give the folder that holds its weights, or hf_model=."

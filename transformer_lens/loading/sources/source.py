@@ -55,8 +55,14 @@ class FolderSource(Source):
     revision: str | None = None
 
     def find(self, name: str) -> Path | None:
-        """Returns the path of a file in the folder."""
+        """Returns the path of a file in the folder.
+
+        Raises:
+            CorruptCheckpointError: It is a link to a file outside the folder.
+        """
         path = self.folder / name
+        if path.is_symlink():
+            _refuse_link_outside(path, self.folder)
         return path if path.is_file() else None
 
     def listing(self) -> str:
@@ -77,3 +83,14 @@ class GGUFSource(Source):
     def find(self, name: str) -> Path | None:
         """Returns the path of the file itself."""
         return self.path if name == self.path.name else None
+
+
+def _refuse_link_outside(path: Path, folder: Path) -> None:
+    """Raises for a link that leaves its folder; a snapshot of the hub's cache links to the blobs beside it."""
+    real, home = path.resolve(), folder.resolve()
+    allowed = [home, *(parent.parent / "blobs" for parent in (home, *home.parents) if parent.name == "snapshots")]
+    if not any(place in real.parents for place in allowed):
+        raise CorruptCheckpointError(
+            f"{path} is a link to {real}, outside its folder. It was not opened.\n"
+            "  If you trust it, put the file itself there, or give the folder that it is in."
+        )

@@ -65,7 +65,12 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any | 
 
 
 def _scrubbed(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key != "auto_map" and not key.startswith("_")}
+    """Leaves out what names code, what transformers keeps for itself, and paths: files are found by their names."""
+    return {
+        key: value
+        for key, value in config.items()
+        if key not in ("auto_map", "name_or_path") and not key.startswith("_") and not key.endswith("_file")
+    }
 
 
 def _load_from_gguf(path: Path) -> Any | None:
