@@ -1,12 +1,12 @@
-# Verbs: env, demo, test, check, bench. Each makes the environment first; it is quick once made.
+# Verbs: env, demo, test, check, bench, fuzz. Each makes the environment first; it is quick once made.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CODE := transformer_lens tests benchmarks demo
+CODE := transformer_lens tests benchmarks demo fuzz
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check lint types imports format bench clean
+.PHONY: help env demo test check lint types imports format bench fuzz clean
 
 help: ## lists the verbs
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -42,6 +42,10 @@ format: $(STAMP) ## formats the code and fixes what ruff can fix
 
 bench: $(STAMP) ## times and weighs loading against transformers, transformer-lens 3.9.0 and a plain copy
 	$(BIN)/python -m benchmarks.load
+
+fuzz: $(STAMP) ## fuzzes the readers of strangers' files, five minutes a target
+	$(BIN)/python -m pip install --quiet --constraint constraints/dev.txt --editable '.[fuzz]'
+	for target in safetensors bin json; do $(BIN)/python -m fuzz.targets $$target --seconds 300 || exit 1; done
 
 clean: ## removes the environment and every cache
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

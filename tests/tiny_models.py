@@ -37,7 +37,10 @@ def _spelled(config_class: str, settings: dict[str, Any]) -> dict[str, Any]:
             out["rotary_pct" if neox else "partial_rotary_factor"] = partial
         if out.get("original_max_position_embeddings") is not None:
             rope.pop("original_max_position_embeddings", None)
-        out["rope_scaling"] = rope
+        if config_class == "Phi3Config" and rope["rope_type"] == "longrope":
+            # Releases before 5 accept these three names for this family and no other.
+            rope = {"type": "longrope", "short_factor": rope["short_factor"], "long_factor": rope["long_factor"]}
+        out["rope_scaling"] = None if rope.get("rope_type") == "default" else rope
     return out
 
 

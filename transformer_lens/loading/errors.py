@@ -8,7 +8,12 @@ from __future__ import annotations
 
 
 class LoadingError(Exception):
-    """The base of everything that loading raises on purpose."""
+    """The base of everything that loading raises on purpose; each message ends with its section of the docs."""
+
+    def __str__(self) -> str:
+        # Not KeyError's __str__, which some of the classes below would inherit: it hides line breaks.
+        message = str(self.args[0]) if self.args else ""
+        return f"{message}\n  (docs/errors.md, {type(self).__name__})"
 
 
 class UnknownModelError(LoadingError, ValueError):
@@ -29,10 +34,6 @@ class CorruptCheckpointError(LoadingError, ValueError):
 
 class MissingTensorError(LoadingError, KeyError, RuntimeError):
     """Raised when the checkpoint lacks a tensor that the model needs."""
-
-    def __str__(self) -> str:
-        # KeyError prints the repr of its argument, which would hide the line breaks of the message.
-        return str(self.args[0]) if self.args else ""
 
 
 class UnexpectedTensorError(LoadingError, RuntimeError):

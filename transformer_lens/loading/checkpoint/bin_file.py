@@ -8,6 +8,7 @@ name, on every torch.
 
 from __future__ import annotations
 
+import math
 import pickle
 import struct
 import zipfile
@@ -15,8 +16,6 @@ from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
-
-import torch
 
 from transformer_lens.loading.checkpoint.records import Record, RecordUnpickler, Refused, StorageRef
 from transformer_lens.loading.checkpoint.regions import Region
@@ -67,7 +66,8 @@ def _read(path: Path) -> dict[str, Region]:
     if not isinstance(loaded, dict):
         raise Refused(f"it holds a {type(loaded).__name__}, not a dict of tensors")
     out: dict[str, Region] = {}
-    for key, record in loaded.items():
+    # The dict's own method: a pickle may have given an OrderedDict an attribute of this name.
+    for key, record in dict.items(loaded):
         if not isinstance(key, str) or not isinstance(record, Record):
             raise Refused(f"{str(key)[:80]!r} is a {type(record).__name__}, not a tensor: is it a training checkpoint?")
         name = f"{root}/data/{_storage_key(key, record)}"
@@ -183,7 +183,7 @@ def _region(path: Path, key: str, record: Record, nbytes: int, start: int, file_
             f"the archive holds {nbytes} bytes of it"
         )
     region = Region(path, start + record.offset * itemsize, size, storage.dtype, file_size, stride)
-    numel = torch.Size(size).numel()
+    numel = math.prod(size)
     if record.offset + region.numel > storage.numel:
         raise Refused(f"{key!r} reaches {record.offset + region.numel} elements into a storage of {storage.numel}")
     if numel > region.numel:

@@ -1,14 +1,14 @@
 """GGUF files as checkpoints: the only importer of the gguf package.
 
-Names and config are brought to those of the Hugging Face checkpoint that the file was converted from; tensors are
-dequantized one by one, when they are asked for, to float32.
+Names and config are brought to those of the Hugging Face checkpoint that the file was converted from. Numbers that are
+not packed are mapped; packed ones become float32 by blocks of rows, tensor by tensor, when they are asked for.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,183 +16,195 @@ import torch
 from torch import Tensor
 
 from transformer_lens.loading.checkpoint.checkpoint import Checkpoint
-from transformer_lens.loading.checkpoint.gguf_header import check_header
-from transformer_lens.loading.errors import CorruptCheckpointError, LoadingError, UnsupportedArchitectureError
+from transformer_lens.loading.checkpoint.gguf_config import config_of
+from transformer_lens.loading.checkpoint.gguf_families import FREQUENCIES, Family, family_of
+from transformer_lens.loading.checkpoint.gguf_header import GGUFHeader, GGUFTensor, read_gguf_header
+from transformer_lens.loading.checkpoint.io import choose_io
+from transformer_lens.loading.checkpoint.regions import Region
+from transformer_lens.loading.errors import CorruptCheckpointError, LoadingError, QuantizedTensorError
+from transformer_lens.loading.memory.fresh import empty
 from transformer_lens.loading.sources.source import GGUFSource
-from transformer_lens.loading.weights import Held, LazyTensor, Origin, Weights
+from transformer_lens.loading.sources.whole_files import fetch_again
+from transformer_lens.loading.weights import Held, LazyTensor, Origin, Weights, element_size
 
-_LLAMA_NAMES = {
-    "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
-    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
-    "attn_qkv": "self_attn.qkv_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
-}  # fmt: skip
-_GPT2_NAMES = {
-    "token_embd": "transformer.wte", "position_embd": "transformer.wpe", "output_norm": "transformer.ln_f",
-    "output": "lm_head", "attn_norm": "ln_1", "ffn_norm": "ln_2", "attn_qkv": "attn.c_attn",
-    "attn_output": "attn.c_proj", "ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj",
-}  # fmt: skip
-_FAMILIES = {
-    "llama": ("LlamaForCausalLM", "llama", _LLAMA_NAMES, "model.layers"),
-    "qwen2": ("Qwen2ForCausalLM", "qwen2", _LLAMA_NAMES, "model.layers"),
-    "phi3": ("Phi3ForCausalLM", "phi3", {**_LLAMA_NAMES, "ffn_up": "mlp.gate_up_proj"}, "model.layers"),
-    "gpt2": ("GPT2LMHeadModel", "gpt2", _GPT2_NAMES, "transformer.h"),
-}
-_BLOCK = re.compile(r"blk\.(\d+)\.(.+)\.(weight|bias)$")
-_FREQUENCIES = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+# The packings that are none: numbers as torch has them.
+_PLAIN = {0: torch.float32, 1: torch.float16, 28: torch.float64, 30: torch.bfloat16}
+# Elements that are unpacked at a time: few enough to stay in a processor's cache.
+_BLOCK = 1 << 18
+_LAYER = re.compile(r"blk\.(\d+)\.(.+)\.(weight|bias)$")
 
 
-def open_gguf(source: GGUFSource, skip: Callable[[str], bool] = lambda key: False) -> Checkpoint:
-    """Returns the checkpoint in a GGUF file.
+@dataclass(frozen=True)
+class _Packing:
+    """How rows of numbers are packed, `per_block` of them in `nbytes` bytes."""
+
+    name: str
+    per_block: int
+    nbytes: int
+    kind: Any
+
+
+def open_gguf(source: GGUFSource, skip: Callable[[str], bool] = lambda key: False, io: str = "auto") -> Checkpoint:
+    """Returns the checkpoint in a GGUF file; its header is read, its tensors are not.
+
+    Args:
+        source: The file.
+        skip: True for keys that are not wanted.
+        io: "auto", "map" or "read".
 
     Raises:
         CorruptCheckpointError: The file is broken.
         UnsupportedArchitectureError: Its architecture is not one whose names are known here.
-        LoadingError: The gguf package is not installed.
+        QuantizedTensorError: The gguf package cannot unpack one of its packings.
+        LoadingError: Its numbers are packed and the gguf package is not installed.
     """
     path = source.path
-    check_header(path)
+    header = read_gguf_header(path)
+    family = family_of(header.fields, path)
+    packings = {kind: _packing(kind, path) for kind in sorted({tensor.kind for tensor in header.tensors.values()})}
+    spans = _spans(path, header, packings)
+    frequencies = {
+        name: Region(path, tensor.offset, tensor.shape, torch.float32, header.file_size).map().tolist()
+        for name, tensor in header.tensors.items()
+        if name in FREQUENCIES and tensor.kind == 0
+    }
+    config = config_of(family, header, frequencies, path)
+    choice = choose_io(io, path)
+    weights: dict[str, LazyTensor] = {}
+    for name, tensor in header.tensors.items():
+        if name in FREQUENCIES:
+            continue
+        key = _key(family, name, path)
+        if key in weights:
+            raise CorruptCheckpointError(f"{path} holds two tensors that are {key!r}.")
+        if not skip(key):
+            raw = Region(path, tensor.offset, (spans[name],), torch.uint8, header.file_size)
+            heads = _permuted_heads(family, name, config)
+            promise = _promise(key, tensor, raw, packings[tensor.kind], heads, choice.mode)
+            weights[key] = _transposed(promise) if family.is_transposed(name) else promise
+    return Checkpoint(source.label, source.kind, None, config, Weights(weights), choice)
+
+
+def _packing(kind: int, path: Path) -> _Packing:
+    """Returns a packing that can be unpacked here: it was tried on a block of zeros."""
+    if kind in _PLAIN:
+        return _Packing(str(_PLAIN[kind])[6:], 1, element_size(_PLAIN[kind]), None)
     try:
         import gguf
+        from gguf.quants import dequantize
     except ImportError:
         raise LoadingError(
-            f"{path.name} is a GGUF file: reading it takes the gguf package (pip install 'transformer-lens[gguf]')."
+            f"{path.name} holds packed numbers: unpacking them takes the gguf package "
+            "(pip install 'transformer-lens[gguf]')."
         ) from None
+    import numpy
+
     try:
-        reader = gguf.GGUFReader(str(path))
-    except Exception as error:
-        raise CorruptCheckpointError(f"{path} cannot be read as GGUF ({type(error).__name__}: {error}).") from None
-    fields: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items()}
-    kind = str(fields.get("general.architecture"))
-    if kind not in _FAMILIES:
-        raise UnsupportedArchitectureError(
-            f"{path} holds the architecture {kind!r}; of GGUF files these can be read: {', '.join(sorted(_FAMILIES))}."
+        known = gguf.GGMLQuantizationType(kind)
+        per_block, nbytes = gguf.GGML_QUANT_SIZES[known]
+    except (ValueError, KeyError):
+        raise CorruptCheckpointError(f"{path}: a tensor is packed in the unknown way {kind}.") from None
+    try:
+        dequantize(numpy.zeros((1, nbytes), dtype=numpy.uint8), known)
+    except NotImplementedError:
+        raise QuantizedTensorError(
+            f"{path}: tensors are packed as {known.name}, which this gguf package cannot unpack.\n"
+            "  Update it, or take a file with another packing (Q8_0, Q4_K …) of the same model."
+        ) from None
+    return _Packing(known.name, per_block, nbytes, known)
+
+
+def _spans(path: Path, header: GGUFHeader, packings: Mapping[int, _Packing]) -> dict[str, int]:
+    """Returns the bytes of each tensor, which lie in the file, and in no other tensor."""
+    out: dict[str, int] = {}
+    end, before = 0, ""
+    for name, tensor in sorted(header.tensors.items(), key=lambda item: item[1].offset):
+        packing = packings[tensor.kind]
+        columns = tensor.shape[-1] if tensor.shape else 1
+        rows = 1
+        for size in tensor.shape[:-1]:
+            rows *= size
+        if columns % packing.per_block:
+            raise CorruptCheckpointError(
+                f"{path}: {name!r} has rows of {columns} numbers; {packing.name} packs {packing.per_block} at a time."
+            )
+        out[name] = rows * (columns // packing.per_block) * packing.nbytes
+        if tensor.offset < end:
+            raise CorruptCheckpointError(f"{path}: {name!r} overlaps {before!r}.")
+        end, before = tensor.offset + out[name], name
+    if end > header.file_size:
+        raise CorruptCheckpointError(
+            f"{path} has {header.file_size} bytes of the {end} that its header says ({before!r} is cut off): a "
+            f"download that stopped?\n  {fetch_again(path)}."
         )
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
-    config = _config(kind, fields, tensors)
-    weights: dict[str, LazyTensor] = {}
-    for name, tensor in tensors.items():
-        if name in _FREQUENCIES:
-            continue
-        key = _key(kind, name, path)
-        if not skip(key):
-            weights[key] = _promise(path, key, tensor, _arrange(kind, name, config))
-    return Checkpoint(source.label, "gguf", None, config, Weights(weights))
+    return out
 
 
-def _key(kind: str, name: str, path: Path) -> str:
+def _key(family: Family, name: str, path: Path) -> str:
     """Returns the name that the tensor had before it was converted."""
-    _, _, names, layers = _FAMILIES[kind]
-    block = _BLOCK.match(name)
+    layer = _LAYER.match(name)
     stem, _, leaf = name.rpartition(".")
-    known = names.get(block.group(2) if block else stem)
+    known = family.names.get(layer.group(2) if layer else stem)
     if known is None:
-        raise CorruptCheckpointError(f"{path}: the tensor {name!r} has no place in the architecture {kind!r}.")
-    return f"{layers}.{block.group(1)}.{known}.{block.group(3)}" if block else f"{known}.{leaf}"
+        raise CorruptCheckpointError(f"{path}: the tensor {name!r} has no place in the architecture {family.kind!r}.")
+    return f"{family.layers}.{layer.group(1)}.{known}.{layer.group(3)}" if layer else f"{known}.{leaf}"
 
 
-def _arrange(kind: str, name: str, config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    """Returns what undoes the converter's rearrangement of a tensor."""
-    if kind == "gpt2" and re.search(r"\.(attn_qkv|attn_output|ffn_up|ffn_down)\.weight$", name):
-        return lambda tensor: tensor.t()
-    if kind == "llama" and ".attn_q." in name:
-        return partial(_unpermuted, heads=config["num_attention_heads"])
-    if kind == "llama" and ".attn_k." in name:
-        return partial(_unpermuted, heads=config["num_key_value_heads"])
-    return lambda tensor: tensor
+def _permuted_heads(family: Family, name: str, config: Mapping[str, Any]) -> int:
+    """Returns over how many heads the converter has rearranged a tensor's rows; 0 if it has not."""
+    if family.permutes and ".attn_q." in name:
+        return int(config["num_attention_heads"])
+    if family.permutes and ".attn_k." in name:
+        return int(config["num_key_value_heads"])
+    return 0
 
 
-def _unpermuted(tensor: Tensor, heads: int) -> Tensor:
-    """Puts the rotated pairs of each head from neighbours (2j, 2j + 1) back to halves (j, j + d / 2)."""
-    pairs = tensor.shape[0] // heads // 2
-    return tensor.reshape(heads, pairs, 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
+def _transposed(promise: LazyTensor) -> LazyTensor:
+    return promise.view(torch.Tensor.t, promise.shape[::-1], promise.layout, "transposed")
 
 
-def _promise(path: Path, key: str, tensor: Any, arrange: Callable[[Tensor], Tensor]) -> LazyTensor:
-    shape = tuple(int(size) for size in reversed(tensor.shape))
+def _promise(key: str, tensor: GGUFTensor, raw: Region, packing: _Packing, heads: int, io: str) -> LazyTensor:
+    if heads and (not tensor.shape or tensor.shape[0] % (2 * heads)):
+        raise CorruptCheckpointError(
+            f"{raw.path}: {tensor.name!r} has the shape {tensor.shape}, which {heads} heads cannot share."
+        )
+    plain = _PLAIN.get(tensor.kind)
+    if plain is not None and not heads:
+        return Region(raw.path, raw.offset, tensor.shape, plain, raw.file_size).promise(key, io)
+    dtype = torch.float32 if plain is None else plain
+    steps = (*(("unpacked from " + packing.name,) if plain is None else ()), *(("rows rearranged",) if heads else ()))
 
     def make() -> Tensor:
-        from gguf.quants import dequantize
+        return _unpacked(raw.map() if io == "map" else raw.read(), tensor.shape, dtype, packing, heads)
 
-        numbers = dequantize(tensor.data, tensor.tensor_type)
-        return arrange(torch.from_numpy(numbers.astype("float32").reshape(shape)))
-
-    shown = tuple(arrange(torch.empty(shape, device="meta")).shape)
-    return LazyTensor(shown, torch.float32, Held.FRESH, Origin(key, path.name, ("dequantized",)), make)
+    return LazyTensor(tensor.shape, dtype, Held.FRESH, Origin(key, raw.path.name, steps), make)
 
 
-def _config(kind: str, fields: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the config.json that the metadata mean."""
-    name, model_type, _, _ = _FAMILIES[kind]
+def _unpacked(raw: Tensor, shape: tuple[int, ...], dtype: torch.dtype, packing: _Packing, heads: int) -> Tensor:
+    """Returns a tensor's numbers in new memory, unpacked by blocks of rows."""
+    out = empty(shape, dtype, None)
+    if out.numel() == 0:
+        return out
+    rows = out.view(-1, shape[-1]) if len(shape) > 1 or not heads else out.view(-1, 1)
+    packed = raw.view(rows.shape[0], -1)
+    targets = _targets(rows.shape[0], heads) if heads else None
+    step = max(1, _BLOCK // rows.shape[1])
+    for first in range(0, rows.shape[0], step):
+        piece = slice(first, first + step)
+        if packing.kind is None:
+            numbers = packed[piece].view(dtype)
+        else:
+            from gguf.quants import dequantize
 
-    def field(key: str, default: Any = None) -> Any:
-        return fields.get(f"{kind}.{key}", default)
-
-    vocabulary = int(tensors["token_embd.weight"].shape[1]) if "token_embd.weight" in tensors else None
-    common = {
-        "architectures": [name],
-        "model_type": model_type,
-        "vocab_size": vocabulary,
-        "tie_word_embeddings": "output.weight" not in tensors,
-        "bos_token_id": fields.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": fields.get("tokenizer.ggml.eos_token_id"),
-    }
-    if kind == "gpt2":
-        return {
-            **common,
-            "n_embd": field("embedding_length"),
-            "n_head": field("attention.head_count"),
-            "n_layer": field("block_count"),
-            "n_positions": field("context_length"),
-            "n_inner": field("feed_forward_length"),
-            "layer_norm_epsilon": field("attention.layer_norm_epsilon", 1e-5),
-        }
-    heads, width = field("attention.head_count"), field("embedding_length")
-    head_dim = field("attention.key_length") or (width // heads if heads and width else None)
-    n_ctx = field("context_length")
-    window = field("attention.sliding_window")
-    config = {
-        **common,
-        "hidden_size": width,
-        "num_attention_heads": heads,
-        "num_key_value_heads": field("attention.head_count_kv", heads),
-        "head_dim": head_dim,
-        "num_hidden_layers": field("block_count"),
-        "intermediate_size": field("feed_forward_length"),
-        "max_position_embeddings": n_ctx,
-        "rms_norm_eps": field("attention.layer_norm_rms_epsilon", 1e-6),
-        "rope_theta": field("rope.freq_base", 10000.0),
-        "rope_scaling": _rope_scaling(field, tensors, n_ctx),
-    }
-    if kind == "phi3":
-        config["sliding_window"] = window
-        rotated = field("rope.dimension_count")
-        if rotated and head_dim:
-            config["partial_rotary_factor"] = rotated / head_dim
-    return config
+            numbers = torch.from_numpy(dequantize(packed[piece].numpy(), packing.kind)).view(-1, rows.shape[1])
+        if targets is None:
+            rows[piece] = numbers
+        else:
+            rows[targets[piece]] = numbers
+    return out
 
 
-def _rope_scaling(field: Callable[..., Any], tensors: Mapping[str, Any], n_ctx: Any) -> dict[str, Any] | None:
-    """Returns how frequencies are stretched; lists of divisors are what longrope has."""
-    original = field("rope.scaling.original_context_length") or n_ctx
-    if "rope_freqs.weight" in tensors:
-        # Llama 3's frequencies, with the stretching already worked out: the same divisors at every length.
-        divisors = tensors["rope_freqs.weight"].data.tolist()
-        return {
-            "rope_type": "longrope", "short_factor": divisors, "long_factor": divisors, "attention_factor": 1.0,
-            "original_max_position_embeddings": n_ctx,
-        }  # fmt: skip
-    if "rope_factors_long.weight" in tensors:
-        return {
-            "rope_type": "longrope",
-            "short_factor": tensors["rope_factors_short.weight"].data.tolist(),
-            "long_factor": tensors["rope_factors_long.weight"].data.tolist(),
-            "attention_factor": field("rope.scaling.attn_factor"),
-            "original_max_position_embeddings": original,
-        }
-    kind = field("rope.scaling.type")
-    if kind in (None, "none"):
-        return None
-    return {
-        "rope_type": kind, "factor": field("rope.scaling.factor"), "original_max_position_embeddings": original,
-    } if kind == "yarn" else {"rope_type": kind, "factor": field("rope.scaling.factor")}  # fmt: skip
+def _targets(n_rows: int, heads: int) -> Tensor:
+    """Returns where each row belongs: a head's rotated pairs go from neighbours (2j, 2j + 1) to halves (j, j + d/2)."""
+    halves = torch.arange(n_rows).view(heads, 2, -1)
+    return halves.transpose(1, 2).reshape(-1)

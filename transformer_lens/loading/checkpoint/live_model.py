@@ -13,7 +13,10 @@ from transformer_lens.loading.checkpoint.checkpoint import Checkpoint
 from transformer_lens.loading.errors import LoadingError, QuantizedTensorError
 from transformer_lens.loading.weights import Held, LazyTensor, Weights
 
-_PACKED = ("Params4bit", "Int8Params")
+_PLAIN_TYPES = (Tensor, nn.Parameter)
+_PLAIN_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.bool)
+# What GPTQ, AWQ and the like keep their numbers in: buffers, beside which a layer has no weight.
+_PACKED_BUFFERS = (torch.int32, torch.int8)
 
 
 def from_live_model(hf_model: nn.Module, label: str | None = None) -> Checkpoint:
@@ -27,12 +30,19 @@ def from_live_model(hf_model: nn.Module, label: str | None = None) -> Checkpoint
         QuantizedTensorError: Its weights are packed.
         LoadingError: Some of its weights are not in memory (offloaded, or on the meta device).
     """
+    from transformers import PreTrainedModel
+
     name = label or type(hf_model).__name__
     merged: dict[str, LazyTensor] = {}
     if any(is_peft_layer(module) for module in hf_model.modules()):
         hf_model = _without_wrapper(hf_model)
         merged = merged_live_layers(hf_model, name)
-    config: Mapping[str, Any] = hf_model.config.to_dict()  # type: ignore[operator, union-attr]
+    if not isinstance(hf_model, PreTrainedModel):
+        raise LoadingError(
+            f"hf_model= takes a model of transformers, not {type(hf_model).__module__}.{type(hf_model).__qualname__}.\n"
+            "  For weights of another kind build a HookedTransformer from a config and use load_state_dict."
+        )
+    config: Mapping[str, Any] = hf_model.config.to_dict()
     config = {**config, "architectures": [_base_class_name(hf_model)]}
     weights: dict[str, LazyTensor] = {}
     for key, tensor in hf_model.named_parameters(remove_duplicate=False):
@@ -44,6 +54,9 @@ def from_live_model(hf_model: nn.Module, label: str | None = None) -> Checkpoint
             continue
         _refuse(key, tensor, name)
         weights[key] = LazyTensor.of(tensor.detach(), key, name, Held.BORROWED)
+    for key, buffer in hf_model.named_buffers():
+        if buffer.dtype in _PACKED_BUFFERS and buffer.ndim > 1:
+            raise _packed(key, buffer, name)
     return Checkpoint(name, "live model", None, config, Weights(weights))
 
 
@@ -69,14 +82,18 @@ def _base_class_name(hf_model: nn.Module) -> str:
 
 def _refuse(key: str, tensor: Tensor, label: str) -> None:
     kind = type(tensor).__name__
-    if kind in _PACKED or not (tensor.dtype.is_floating_point or tensor.dtype == torch.bool):
-        raise QuantizedTensorError(
-            f"{key} of {label} is packed ({kind}, {str(tensor.dtype)[6:]}): this release loads plain weights.\n"
-            "  Load the transformers model without quantization_config; one read from GGUF needs "
-            "GgufConfig(dequantize=True), or give the .gguf file's path instead."
-        )
+    if type(tensor) not in _PLAIN_TYPES or tensor.dtype not in _PLAIN_DTYPES:
+        raise _packed(key, tensor, label)
     if tensor.device.type == "meta":
         raise LoadingError(
             f"{key} of {label} is not in memory (offloaded, or on the meta device).\n"
             "  Load the transformers model without device_map offloading, or give the checkpoint's path."
         )
+
+
+def _packed(key: str, tensor: Tensor, label: str) -> QuantizedTensorError:
+    return QuantizedTensorError(
+        f"{key} of {label} is packed ({type(tensor).__name__}, {str(tensor.dtype)[6:]}): this release loads plain "
+        "weights.\n  Load the transformers model without quantization_config; one read from GGUF needs "
+        "GgufConfig(dequantize=True), or give the .gguf file's path instead."
+    )

@@ -4,17 +4,46 @@ from __future__ import annotations
 
 import torch
 
+from transformer_lens.loading.errors import QuantizedTensorError
 from transformer_lens.loading.processing.linear_chain import recast
 from transformer_lens.loading.weights import LazyTensor, Weights
 
 
 def cast(weights: Weights, dtype: torch.dtype, device: torch.device) -> Weights:
-    """Promises every tensor in a dtype on a device. What is right already stays the same promise."""
+    """Promises every tensor in a dtype on a device, in the order of axes that it has in memory.
+
+    What is right already stays the same promise. Integers, booleans and packed weights keep their dtype.
+
+    Args:
+        weights: Left as they are.
+        dtype: Of floating-point tensors.
+        device: Of all.
+
+    Raises:
+        QuantizedTensorError: A packed weight lies on another device.
+    """
     return Weights({name: _cast(tensor, dtype, device) for name, tensor in weights.items()})
 
 
 def _cast(tensor: LazyTensor, dtype: torch.dtype, device: torch.device) -> LazyTensor:
-    wanted = dtype if tensor.dtype.is_floating_point and not tensor.packed else tensor.dtype
-    if tensor.dtype == wanted and tensor.device == device:
+    moves = not _same(tensor.device, device)
+    if tensor.packed:
+        if moves:
+            raise QuantizedTensorError(
+                f"{tensor.origin.key} is packed on {tensor.device} and cannot be moved to {device}: "
+                "its scales would not come along. Load the packed model there."
+            )
         return tensor
-    return recast(tensor, wanted, device)
+    wanted = dtype if tensor.dtype.is_floating_point else tensor.dtype
+    return recast(tensor, wanted, device) if moves or tensor.dtype != wanted else tensor
+
+
+def _same(one: torch.device, other: torch.device) -> bool:
+    """Whether two devices are one: "cuda" is the current one of the numbered."""
+    return one.type == other.type and _index(one) == _index(other)
+
+
+def _index(device: torch.device) -> int:
+    if device.index is not None or device.type != "cuda":
+        return device.index or 0
+    return torch.cuda.current_device()

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.schema import grouped
-from transformer_lens.loading.processing.linear_chain import inner_dtype
+from transformer_lens.loading.processing.blocks import inner_dtype
+from transformer_lens.loading.processing.linear_chain import unrounded
 from transformer_lens.loading.processing.sums import computed
 from transformer_lens.loading.weights import Held, LazyTensor, Weights
 
@@ -34,17 +35,19 @@ def fold_value_biases(weights: Weights, cfg: HookedTransformerConfig) -> Weights
 
 
 def _output_bias(bias: LazyTensor, value_bias: LazyTensor, matrix: LazyTensor) -> LazyTensor:
-    def make() -> Tensor:
-        weight, base, values = matrix.make(), bias.make(), value_bias.make()
-        inner = torch.float64 if weight.dtype == torch.float64 else inner_dtype(base.dtype)
-        each = values.to(weight.device, inner).repeat_interleave(weight.shape[0] // values.shape[0], dim=0)
-        total = base.to(weight.device, inner)
+    base, values, output = unrounded(bias), unrounded(value_bias), unrounded(matrix)
+
+    def total() -> Tensor:
+        weight, each = output.make(), values.make()
+        inner = inner_dtype(weight.dtype, base.dtype)
+        each = each.to(weight.device, inner).repeat_interleave(weight.shape[0] // each.shape[0], dim=0)
+        out = base.make().to(weight.device, inner)
         if bool(each.any()):
             for head in range(weight.shape[0]):
-                total = total + each[head] @ weight[head].to(inner)
-        return total.to(base.device, base.dtype)
+                out = out + each[head] @ weight[head].to(inner)
+        return out
 
-    return computed(bias, make, "value biases folded in", (bias, value_bias, matrix))
+    return computed(bias, total, "value biases folded in", (base, values, output))
 
 
 def _zeros(like: LazyTensor) -> LazyTensor:

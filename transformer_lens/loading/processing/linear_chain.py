@@ -7,7 +7,8 @@ of the size of the first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,10 +16,8 @@ import torch
 from torch import Tensor
 
 from transformer_lens.loading.memory.fresh import empty_in_order, order_of
+from transformer_lens.loading.processing.blocks import blocks, contract, inner_dtype, outermost
 from transformer_lens.loading.weights import Held, LazyTensor
-
-# Small enough that a block stays in a core's cache between one operation and the next.
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -40,22 +39,36 @@ Operation = Scale | Center
 
 
 @dataclass(frozen=True)
-class Chain:
-    """A promise's `make`: operations on a source, then a dtype and a device."""
+class Computation(ABC):
+    """A promise's `make` that knows its result before it is rounded: it can be had in any dtype, on any device."""
 
-    source: LazyTensor
-    operations: tuple[Operation, ...]
     dtype: torch.dtype
     device: torch.device
 
     def __call__(self) -> Tensor:
-        """Evaluates the chain into new memory."""
+        """Computes the result into new memory."""
+        with torch.no_grad():
+            return self.result()
+
+    @abstractmethod
+    def result(self) -> Tensor:
+        """Computes the result; gradients are off."""
+
+
+@dataclass(frozen=True)
+class Chain(Computation):
+    """Operations on a source, then a dtype and a device."""
+
+    source: LazyTensor
+    operations: tuple[Operation, ...]
+
+    def result(self) -> Tensor:
+        """Evaluates the chain."""
         return _evaluate(self)
 
-
-def inner_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Returns the dtype that sums and products are taken in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+    def reads(self) -> tuple[LazyTensor, ...]:
+        """Returns the promises that are kept on the way."""
+        return (self.source, *(operation.by for operation in self.operations if isinstance(operation, Scale)))
 
 
 def then(tensor: LazyTensor, operation: Operation, step: str) -> LazyTensor:
@@ -72,37 +85,26 @@ def then(tensor: LazyTensor, operation: Operation, step: str) -> LazyTensor:
     if isinstance(tensor.make, Chain) and not again:
         chain = replace(tensor.make, operations=(*tensor.make.operations, operation))
     else:
-        chain = Chain(tensor, (operation,), tensor.dtype, tensor.device)
-    return replace(tensor, make=chain, held=Held.FRESH, origin=tensor.origin.then(step), sources=(chain.source,))
+        chain = Chain(tensor.dtype, tensor.device, unrounded(tensor), (operation,))
+    return replace(tensor, make=chain, held=Held.FRESH, origin=tensor.origin.then(step), sources=chain.reads())
 
 
 def recast(tensor: LazyTensor, dtype: torch.dtype, device: torch.device) -> LazyTensor:
     """Returns a promise of the same numbers in another dtype, on another device; in one pass with what is before."""
-    if isinstance(tensor.make, Chain):
-        chain = replace(tensor.make, dtype=dtype, device=device)
-    else:
-        chain = Chain(tensor, (), dtype, device)
-    return replace(tensor, make=chain, held=Held.FRESH, dtype=dtype, device=device, sources=(chain.source,))
+    if isinstance(tensor.make, Computation):
+        return replace(
+            tensor, make=replace(tensor.make, dtype=dtype, device=device), held=Held.FRESH, dtype=dtype, device=device
+        )
+    chain = Chain(dtype, device, tensor, ())
+    return replace(tensor, make=chain, held=Held.FRESH, dtype=dtype, device=device, sources=chain.reads())
 
 
-def blocks(tensor: Tensor, axis: int) -> Iterator[slice]:
-    """Yields slices of an axis, each of a few MiB of the tensor."""
-    length = tensor.shape[axis]
-    if length == 0:
-        return
-    bytes_each = max(1, tensor.numel() // length * 4)
-    step = max(1, _BLOCK_BYTES // bytes_each)
-    for start in range(0, length, step):
-        yield slice(start, min(start + step, length))
-
-
-def outermost(tensor: Tensor) -> int:
-    """Returns the axis along which memory is cut in blocks: the one of the largest stride."""
-    return max(range(tensor.ndim), key=lambda axis: (tensor.shape[axis] > 1, tensor.stride(axis)))
-
-
-def _along(vector: Tensor, axis: int, ndim: int) -> Tensor:
-    return vector.view([-1 if place == axis else 1 for place in range(ndim)])
+def unrounded(tensor: LazyTensor) -> LazyTensor:
+    """Returns the promise to compute with: a result of earlier steps is not rounded to a short dtype in between."""
+    inner = inner_dtype(tensor.dtype)
+    if tensor.dtype == inner or not isinstance(tensor.make, Computation):
+        return tensor
+    return recast(tensor, inner, tensor.device)
 
 
 def _evaluate(chain: Chain) -> Tensor:
@@ -110,7 +112,7 @@ def _evaluate(chain: Chain) -> Tensor:
     out = empty_in_order(source.shape, order_of(source), chain.dtype, chain.device)
     if source.ndim == 0 or source.numel() == 0 or not chain.operations:
         return out.copy_(source)
-    inner = torch.float64 if source.dtype == torch.float64 else inner_dtype(chain.dtype)
+    inner = inner_dtype(source.dtype, chain.dtype)
     cut = outermost(source)
     steps = _steps(chain, source, cut, inner)
     direct = out.dtype == inner and out.device == source.device
@@ -151,7 +153,7 @@ def _steps(chain: Chain, source: Tensor, cut: int, inner: torch.dtype) -> list[S
             across.append(partial(_centered, axis=axis))
         else:
             # Operations along other axes commute with a mean along this one: they act on the mean itself.
-            mean = _weighted_mean(source, cut, weight)
+            mean = (contract(source, weight, cut, inner) / source.shape[cut]).unsqueeze(cut)
             for operate in across:
                 mean = operate(mean)
             steps.append(_subtracting(mean))
@@ -160,15 +162,8 @@ def _steps(chain: Chain, source: Tensor, cut: int, inner: torch.dtype) -> list[S
     return steps
 
 
-def _weighted_mean(source: Tensor, cut: int, weight: Tensor) -> Tensor:
-    """Returns the mean along the cut axis of ``weight * source``, the axis kept."""
-    total: Tensor | None = None
-    for part in blocks(source, cut):
-        block = source.narrow(cut, part.start, part.stop - part.start).to(weight.dtype)
-        summed = torch.matmul(block.movedim(cut, -1), weight[part]).double()
-        total = summed if total is None else total + summed
-    assert total is not None
-    return (total / source.shape[cut]).to(weight.dtype).unsqueeze(cut)
+def _along(vector: Tensor, axis: int, ndim: int) -> Tensor:
+    return vector.view([-1 if place == axis else 1 for place in range(ndim)])
 
 
 def _centered(value: Tensor, axis: int) -> Tensor:

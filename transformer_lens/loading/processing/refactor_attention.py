@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.schema import grouped
-from transformer_lens.loading.processing.linear_chain import inner_dtype
-from transformer_lens.loading.weights import Held, LazyTensor, Weights
+from transformer_lens.loading.memory.fresh import order_of
+from transformer_lens.loading.processing.blocks import inner_dtype
+from transformer_lens.loading.processing.linear_chain import unrounded
+from transformer_lens.loading.processing.sums import computed
+from transformer_lens.loading.weights import LazyTensor, Weights
 
 
 def refactor_attention(
@@ -59,30 +62,34 @@ def _product_svd(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     q_left, r_left = torch.linalg.qr(left)
     q_right, r_right = torch.linalg.qr(right.transpose(1, 2))
     u, singular, v = torch.linalg.svd(r_left @ r_right.transpose(1, 2))
-    return q_left @ u, singular, q_right @ v.transpose(1, 2)
+    # Heads wider than d_model have directions that nothing reaches: their singular values are zero.
+    beyond = (0, left.shape[2] - singular.shape[1])
+    return F.pad(q_left @ u, beyond), F.pad(singular, beyond), F.pad(q_right @ v.transpose(1, 2), beyond)
 
 
 def _jointly(
     weights: Weights, names: list[str], function: Callable[..., tuple[Tensor, ...]], step: str
 ) -> dict[str, LazyTensor]:
     """Promises tensors that are computed together: whoever is asked first computes, each result is handed out once."""
-    before = [weights[name] for name in names]
+    before = tuple(unrounded(weights[name]) for name in names)
+    inner = inner_dtype(*(tensor.dtype for tensor in before))
     ready: dict[int, Tensor] = {}
 
-    def make(place: int) -> Tensor:
+    def result(place: int) -> Tensor:
         if place not in ready:
-            inner = torch.float64 if before[0].dtype == torch.float64 else inner_dtype(before[0].dtype)
-            results = function(*(tensor.make().to(inner) for tensor in before))
-            ready.update(enumerate(results))
-        return ready.pop(place).to(before[place].dtype).clone(memory_format=torch.contiguous_format)
+            sources = [tensor.make() for tensor in before]
+            device = sources[0].device
+            results = function(*(source.to(device, inner) for source in sources))
+            ready.update((other, _laid_out(one, sources[other])) for other, one in enumerate(results))
+        return ready.pop(place)
 
     return {
-        name: replace(
-            tensor,
-            held=Held.FRESH,
-            make=partial(make, place),
-            origin=tensor.origin.then(step),
-            sources=tuple(before),
-        )
-        for place, (name, tensor) in enumerate(zip(names, before))
+        name: computed(weights[name], partial(result, place), step, before) for place, name in enumerate(names)
     }
+
+
+def _laid_out(result: Tensor, source: Tensor) -> Tensor:
+    """Returns the result with its axes in the order in which the source has them in memory."""
+    order = order_of(source)
+    stored = result.permute(order).contiguous()
+    return stored.permute([order.index(axis) for axis in range(result.ndim)])

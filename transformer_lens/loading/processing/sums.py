@@ -1,51 +1,51 @@
-"""Products of a vector and a large weight, added to a bias: block by block, in float32 inside."""
+"""Small results of large weights: computed in float32 inside, rounded once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from transformer_lens.loading.processing.linear_chain import blocks, inner_dtype, outermost
+from transformer_lens.loading.memory.fresh import empty_in_order, order_of
+from transformer_lens.loading.processing.blocks import contract, inner_dtype
+from transformer_lens.loading.processing.linear_chain import Computation, unrounded
 from transformer_lens.loading.weights import Held, LazyTensor
 
 
-def contract(weight: Tensor, vector: Tensor, over: int, inner: torch.dtype) -> Tensor:
-    """Returns ``sum_over weight * vector`` for a vector that lies along one axis of the weight."""
-    cut = outermost(weight)
-    vector = vector.to(weight.device, inner)
-    pieces: list[Tensor] = []
-    for part in blocks(weight, cut):
-        block = weight.narrow(cut, part.start, part.stop - part.start).to(inner)
-        pieces.append(torch.matmul(block.movedim(over, -1), vector[part] if cut == over else vector))
-    if cut == over:
-        return torch.stack(pieces).sum(0, dtype=torch.float64).to(inner)
-    return torch.cat(pieces, dim=cut if cut < over else cut - 1)
+@dataclass(frozen=True)
+class Computed(Computation):
+    """What a function returns, in a dtype, on a device; the function's result may be an alias of what it read."""
+
+    function: Callable[[], Tensor]
+
+    def result(self) -> Tensor:
+        """Calls the function."""
+        found = self.function()
+        return empty_in_order(found.shape, order_of(found), self.dtype, self.device).copy_(found)
 
 
-def added(
-    bias: LazyTensor, weight: LazyTensor, vector: LazyTensor, over: str, step: str, centered: bool = False
-) -> LazyTensor:
-    """Promises ``bias + sum_over vector * weight``.
+def computed(like: LazyTensor, function: Callable[[], Tensor], step: str, sources: tuple[LazyTensor, ...]) -> LazyTensor:
+    """Promises what a function returns in the place of another tensor."""
+    return replace(
+        like,
+        held=Held.FRESH,
+        make=Computed(like.dtype, like.device, function),
+        origin=like.origin.then(step),
+        sources=sources,
+    )
 
-    With `centered`, the mean of the vector is taken away first, which is the same as centring the weight.
-    """
+
+def added(bias: LazyTensor, weight: LazyTensor, vector: LazyTensor, over: str, step: str) -> LazyTensor:
+    """Promises ``bias + sum_over vector * weight``."""
     axis = weight.layout.split().index(over)
+    base, matrix, along = unrounded(bias), unrounded(weight), unrounded(vector)
 
-    def make() -> Tensor:
-        base = bias.make()
-        inner = torch.float64 if weight.dtype == torch.float64 else inner_dtype(base.dtype)
-        along = vector.make().to(inner)
-        if centered:
-            along = along - along.mean()
-        product = contract(weight.make(), along, axis, inner)
-        return (base.to(inner) + product.to(base.device)).to(bias.dtype)
+    def total() -> Tensor:
+        tensor = matrix.make()
+        inner = inner_dtype(tensor.dtype, base.dtype)
+        product = contract(tensor, along.make(), axis, inner)
+        return base.make().to(product.device, inner) + product
 
-    return computed(bias, make, step, (bias, weight, vector))
-
-
-def computed(like: LazyTensor, make: Callable[[], Tensor], step: str, sources: tuple[LazyTensor, ...]) -> LazyTensor:
-    """Promises a new tensor in the place of another."""
-    return replace(like, held=Held.FRESH, make=make, origin=like.origin.then(step), sources=sources)
+    return computed(bias, total, step, (base, matrix, along))

@@ -1,0 +1,1 @@
+"""Fuzz targets of everything that reads a stranger's bytes: ``make fuzz``."""

@@ -1,0 +1,113 @@
+"""What is fuzzed, and what may come of it: a value, or one of our errors. Anything else is a finding.
+
+    python -m fuzz.targets safetensors|bin|json [--seconds 300] [--corpus FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["transformer_lens.loading"]):
+    from transformer_lens.loading import LoadingError, architectures
+    from transformer_lens.loading.checkpoint import bin_file, safetensors
+    from transformer_lens.loading.checkpoint.checkpoint import wanted_shards
+    from transformer_lens.loading.conversion import read_config
+    from transformer_lens.loading.sources.json_files import read_json
+
+FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
+
+
+def written(data: bytes, name: str) -> Path:
+    """Writes one input to a file."""
+    path = FOLDER / name
+    path.write_bytes(data)
+    return path
+
+
+def fuzz_safetensors(data: bytes) -> None:
+    """Reads a header and makes every tensor that it describes."""
+    for region in safetensors.read_header(written(data, "model.safetensors")).values():
+        region.map().sum()
+
+
+def fuzz_bin(data: bytes) -> None:
+    """Reads the records of a torch file and makes every tensor."""
+    for promise in bin_file.read_records(written(data, "pytorch_model.bin")).values():
+        promise.make().sum()
+
+
+def fuzz_json(data: bytes) -> None:
+    """Reads the same bytes as an index and as a config."""
+    path = written(data, "config.json")
+    try:
+        wanted_shards(path, lambda key: False)
+    except LoadingError:
+        pass
+    config = read_json(path)
+    read_config(architectures.find(config, "fuzz"), config, "fuzz")
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "safetensors": fuzz_safetensors,
+    "bin": fuzz_bin,
+    "json": fuzz_json,
+}
+
+
+def seeds(kind: str, folder: Path) -> None:
+    """Writes a few right inputs, so that mutation starts from what is read to its end."""
+    import io
+    import json
+
+    import torch
+    from safetensors.torch import save
+
+    tensors = {"a.weight": torch.ones(2, 3), "b": torch.zeros(4, dtype=torch.bfloat16)}
+    if kind == "safetensors":
+        (folder / "seed").write_bytes(save(tensors))
+    elif kind == "bin":
+        out = io.BytesIO()
+        torch.save(tensors, out)
+        (folder / "seed").write_bytes(out.getvalue())
+    else:
+        from tests.tiny_models import VARIANTS
+
+        for name, variant in VARIANTS.items():
+            config = variant.config().to_dict()
+            (folder / name).write_text(json.dumps({**config, "weight_map": {"a": "model.safetensors"}}))
+
+
+def main() -> None:
+    """Runs one target for a time; a finding is written beside the corpus and ends the run with its stack."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("target", choices=sorted(TARGETS))
+    parser.add_argument("--seconds", type=int, default=300)
+    parser.add_argument("--corpus", type=Path, default=Path(".cache/fuzz"))
+    options = parser.parse_args()
+    corpus = options.corpus / options.target
+    corpus.mkdir(parents=True, exist_ok=True)
+    seeds(options.target, corpus)
+    target = TARGETS[options.target]
+
+    def one(data: bytes) -> None:
+        try:
+            target(data)
+        except LoadingError:
+            pass
+
+    arguments = [
+        sys.argv[0], str(corpus), f"-max_total_time={options.seconds}", "-rss_limit_mb=4096", "-timeout=10",
+        f"-artifact_prefix={options.corpus}/finding-{options.target}-",
+    ]  # fmt: skip
+    atheris.Setup(arguments, one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
