@@ -25,6 +25,7 @@ from transformer_lens.loading.checkpoint.adapter import is_adapter, merge_adapte
 from transformer_lens.loading.conversion import Architecture, Converted, convert, read_config
 from transformer_lens.loading.errors import LoadingError, QuantizedTensorError
 from transformer_lens.loading.loaders.choose import Choice
+from transformer_lens.loading.memory.threads import load_threads
 from transformer_lens.loading.placement.devices import place
 from transformer_lens.loading.processing import Plan
 from transformer_lens.loading.progress import byte_progress
@@ -84,6 +85,7 @@ class Prepared:
         loaders.warn_of_fallback(self.choice)
         with (
             _timed(self.seconds, "load"),
+            load_threads(),
             byte_progress(self.weights.nbytes, self.checkpoint.label, self.request.progress) as advance,
         ):
             self.choice.loader().load(module, self.weights, advance)
@@ -98,7 +100,6 @@ class Prepared:
             held[kind] += tensor.nbytes
             per_device[str(tensor.device)] = per_device.get(str(tensor.device), 0) + tensor.nbytes
         io = self.checkpoint.io
-        reason = self.choice.reason + (f"; files are {io.mode}: {io.reason}" if io is not None else "")
         return LoadReport(
             label=self.checkpoint.label,
             source=self.checkpoint.kind,
@@ -106,7 +107,8 @@ class Prepared:
             architecture=self.architecture.name,
             load_mode=self.choice.mode,
             requested_mode=self.request.load_mode,
-            reason=reason,
+            reason=self.choice.reason,
+            io="" if io is None else f"{io.mode}: {io.reason}",
             dtype=_name(self.cfg.dtype),
             source_dtype=_name(self.converted.weights["embed.W_E"].dtype),
             device=str(self.cfg.device),
@@ -118,6 +120,7 @@ class Prepared:
             seconds=dict(self.seconds),
             steps=self.plan.steps,
             skipped=self.plan.skipped,
+            read=self.converted.used,
             zero_filled=self.converted.zero_filled,
             tied=self.converted.tied,
             dropped=dict(self.converted.dropped),

@@ -31,8 +31,10 @@ class LoadReport:
         bytes_per_device: All three together, by device.
         largest_tensor: Bytes of the largest parameter.
         seconds: By stage.
+        io: Whether files are mapped or read, and why; empty without files.
         steps: Steps of processing that were done.
         skipped: (step, reason) of steps that were asked for and left out.
+        read: Keys of the checkpoint that parameters were made of.
         zero_filled: Parameters that the checkpoint has nothing for.
         tied: (parameter, other parameter) that read one tensor of the checkpoint.
         dropped: Keys of the checkpoint that were not read, each with the reason.
@@ -56,8 +58,10 @@ class LoadReport:
     bytes_per_device: Mapping[str, int]
     largest_tensor: int
     seconds: Mapping[str, float]
+    io: str = ""
     steps: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    read: tuple[str, ...] = ()
     zero_filled: tuple[str, ...] = ()
     tied: tuple[tuple[str, str], ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
@@ -76,23 +80,26 @@ class LoadReport:
     def from_json(cls, text: str) -> LoadReport:
         """Reads what `to_json` wrote."""
         values = json.loads(text)
-        for name in ("steps", "zero_filled", "savings"):
+        for name in ("steps", "read", "zero_filled", "savings"):
             values[name] = tuple(values[name])
         for name in ("skipped", "tied"):
             values[name] = tuple((first, second) for first, second in values[name])
         return cls(**values)
 
     def __str__(self) -> str:
+        revision = f", revision {self.revision}" if self.revision else ""
         lines = [
-            f"{self.label} ({self.architecture}, {self.source}"
-            + (f", revision {self.revision}" if self.revision else "")
-            + ")",
+            f"{self.label} ({self.architecture}, {self.source}{revision})",
             f"  {self.load_mode}: {self.reason}",
             f"  {self.dtype} on {self.device}, checkpoint in {self.source_dtype}",
             f"  mapped {gib(self.bytes_mapped)}, borrowed {gib(self.bytes_borrowed)}, "
             f"allocated {gib(self.bytes_allocated)}, largest tensor {gib(self.largest_tensor)}",
             "  " + ", ".join(f"{stage} {time:.2f} s" for stage, time in self.seconds.items()),
         ]
+        if self.io:
+            lines.append(f"  files: {self.io}")
+        if len(self.bytes_per_device) > 1:
+            lines.append("  " + ", ".join(f"{device} {gib(size)}" for device, size in self.bytes_per_device.items()))
         if self.steps:
             lines.append(f"  done: {', '.join(self.steps)}")
         lines += [f"  left out: {step}: {reason}" for step, reason in self.skipped]

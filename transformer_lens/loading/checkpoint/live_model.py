@@ -81,7 +81,6 @@ def _base_class_name(hf_model: nn.Module) -> str:
 
 
 def _refuse(key: str, tensor: Tensor, label: str) -> None:
-    kind = type(tensor).__name__
     if type(tensor) not in _PLAIN_TYPES or tensor.dtype not in _PLAIN_DTYPES:
         raise _packed(key, tensor, label)
     if tensor.device.type == "meta":

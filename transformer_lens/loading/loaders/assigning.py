@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor
 
-from transformer_lens.loading.loaders.loader import StateDictLoader, as_parameter
+from transformer_lens.loading.errors import LoadingError
+from transformer_lens.loading.loaders.loader import StateDictLoader, compact
 from transformer_lens.loading.weights import LazyTensor
 
 
 class AssigningLoader(StateDictLoader):
     """Copies nothing: a parameter is an alias of what its promise makes."""
 
-    def parameter(self, promise: LazyTensor) -> nn.Parameter:
-        """Keeps one promise."""
-        return as_parameter(promise.make())
+    def keep(self, promise: LazyTensor) -> Tensor:
+        """Keeps one promise.
+
+        Raises:
+            LoadingError: The tensor cannot be a parameter.
+        """
+        tensor = promise.make()
+        if tensor.is_inference() and not torch.is_inference_mode_enabled():
+            raise LoadingError(
+                f"{promise.origin.key} of {promise.origin.container or 'the model'} was made under "
+                "torch.inference_mode(), and no parameter can share its memory.\n  Load with load_mode='copy'."
+            )
+        return compact(promise, tensor)

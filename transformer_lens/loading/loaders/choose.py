@@ -67,5 +67,5 @@ def warn_of_fallback(choice: Choice) -> None:
         warnings.warn(
             f"load_mode='assign' is done as 'copy': {choice.reason}. The peak is the model and one tensor.",
             LoadModeFallbackWarning,
-            stacklevel=2,
+            stacklevel=4,
         )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor
 
-from transformer_lens.loading.loaders.loader import StateDictLoader, as_parameter
-from transformer_lens.loading.memory.fresh import empty_in_order, order_of
+from transformer_lens.loading.loaders.loader import StateDictLoader, compact, copied
 from transformer_lens.loading.weights import Held, LazyTensor
 
 
@@ -16,10 +15,7 @@ class CopyingLoader(StateDictLoader):
     next is made: the peak is the model and one tensor.
     """
 
-    def parameter(self, promise: LazyTensor) -> nn.Parameter:
+    def keep(self, promise: LazyTensor) -> Tensor:
         """Keeps one promise."""
         source = promise.make()
-        if promise.held is Held.FRESH:
-            return as_parameter(source)
-        own = empty_in_order(source.shape, order_of(source), source.dtype, source.device)
-        return as_parameter(own.copy_(source.detach()))
+        return compact(promise, source) if promise.held is Held.FRESH else copied(source)

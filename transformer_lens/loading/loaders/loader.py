@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from transformer_lens.loading.conversion.convert import collapse
 from transformer_lens.loading.errors import LayoutMismatchError, MissingTensorError, UnexpectedTensorError
-from transformer_lens.loading.weights import LazyTensor, Weights
+from transformer_lens.loading.memory.fresh import empty_in_order, order_of
+from transformer_lens.loading.weights import Held, LazyTensor, Weights
 
 Advance = Callable[[int], None]
+Owners = Mapping[str, tuple[nn.Module, str]]
 
 
 class StateDictLoader(ABC):
@@ -23,9 +25,11 @@ class StateDictLoader(ABC):
     """
 
     def load(self, module: nn.Module, weights: Weights, advance: Advance = lambda nbytes: None) -> None:
-        """Keeps every promise and places the result.
+        """Keeps every promise and places the results.
 
         Everything that can be wrong is found first; when a promise fails to be kept the module is as it was.
+        Parameters on the meta device are replaced; others stay the objects they are and get the new memory: their
+        old memory is not written to.
 
         Args:
             module: Its parameters may be on the meta device.
@@ -33,28 +37,38 @@ class StateDictLoader(ABC):
             advance: Told the bytes of each tensor when it is there.
 
         Raises:
-            MissingTensorError: A parameter has no promise.
+            MissingTensorError: A parameter has no promise, or its promise no memory.
             UnexpectedTensorError: A promise has no parameter.
             LayoutMismatchError: A promise has another shape than its parameter.
         """
         owners = parameter_owners(module)
         check(owners, weights)
-        ready: dict[str, nn.Parameter] = {}
+        ready: dict[str, Tensor] = {}
         for name, promise in weights.items():
-            ready[name] = self.parameter(promise)
+            ready[name] = self.keep(promise)
+            assert promise.packed or tuple(ready[name].shape) == promise.shape, name
             advance(promise.nbytes)
-        for name, parameter in ready.items():
-            owner, leaf = owners[name]
-            owner._parameters[leaf] = parameter
-        left = [name for name, parameter in module.named_parameters() if parameter.device.type == "meta"]
-        if left:
-            raise MissingTensorError(
-                "Parameters that no checkpoint fills are still without memory: " + ", ".join(collapse(left))
-            )
+        unfilled = [name for name, tensor in ready.items() if tensor.device.type == "meta"]
+        if unfilled:
+            raise MissingTensorError("The weights have no memory, only shapes: " + ", ".join(collapse(unfilled)))
+        for name, tensor in ready.items():
+            _put(*owners[name], tensor)
 
     @abstractmethod
-    def parameter(self, promise: LazyTensor) -> nn.Parameter:
+    def keep(self, promise: LazyTensor) -> Tensor:
         """Keeps one promise."""
+
+
+def compact(promise: LazyTensor, tensor: Tensor) -> Tensor:
+    """Returns a fresh result without what it is a part of: a slice would keep the whole in memory."""
+    if promise.held is not Held.FRESH or promise.packed or tensor.untyped_storage().nbytes() <= promise.nbytes:
+        return tensor
+    return copied(tensor)
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """Returns the numbers in memory of their own, the axes in the same order."""
+    return empty_in_order(tensor.shape, order_of(tensor), tensor.dtype, tensor.device).copy_(tensor.detach())
 
 
 def parameter_owners(module: nn.Module) -> dict[str, tuple[nn.Module, str]]:
@@ -67,7 +81,7 @@ def parameter_owners(module: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     return owners
 
 
-def check(owners: Mapping[str, tuple[nn.Module, str]], weights: Weights) -> None:
+def check(owners: Owners, weights: Weights) -> None:
     """Compares names and shapes; what a subclass has added (real, without a promise) is left alone."""
     missing = [
         name
@@ -78,19 +92,48 @@ def check(owners: Mapping[str, tuple[nn.Module, str]], weights: Weights) -> None
         raise MissingTensorError(
             "The weights lack parameters of the model:\n" + "\n".join(f"  {line}" for line in collapse(missing))
         )
-    unexpected = [name for name in weights if name not in owners]
+    _refuse_unexpected(owners, weights)
+    _refuse_other_shapes(owners, {name: promise.shape for name, promise in weights.items() if not promise.packed})
+
+
+def replace_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Puts new tensors into the parameters that a module has: the same objects, so that optimizers keep them.
+
+    Old storage, which may be a file's or another model's, is not written to.
+
+    Args:
+        module: Its parameters that are not named stay as they are.
+        tensors: By names of parameters; each becomes the parameter's memory, in its dtype and on its device.
+
+    Raises:
+        UnexpectedTensorError: A name is no parameter's. The module is as it was.
+        LayoutMismatchError: A tensor has another shape than its parameter. The module is as it was.
+    """
+    owners = parameter_owners(module)
+    _refuse_unexpected(owners, tensors)
+    _refuse_other_shapes(owners, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    for name, tensor in tensors.items():
+        _put(*owners[name], tensor)
+
+
+def _refuse_unexpected(owners: Owners, names: Mapping[str, object]) -> None:
+    unexpected = [name for name in names if name not in owners]
     if unexpected:
         raise UnexpectedTensorError(
             "The weights hold names that the model has no parameter for:\n"
             + "\n".join(f"  {line}" for line in collapse(unexpected))
         )
+
+
+def _refuse_other_shapes(owners: Owners, shapes: Mapping[str, tuple[int, ...]]) -> None:
     wrong = [
-        f"  {name}: model {tuple(_parameter(*owners[name]).shape)}, weights {promise.shape}"
-        for name, promise in weights.items()
-        if tuple(_parameter(*owners[name]).shape) != promise.shape and not promise.packed
+        f"  {name}: model {tuple(_parameter(*owners[name]).shape)}, weights {shape}"
+        for name, shape in shapes.items()
+        if tuple(_parameter(*owners[name]).shape) != shape
     ]
     if wrong:
-        raise LayoutMismatchError("Shapes of model and weights differ:\n" + "\n".join(wrong[:8]))
+        more = [f"  … and {len(wrong) - 8} more"] if len(wrong) > 8 else []
+        raise LayoutMismatchError("Shapes of model and weights differ:\n" + "\n".join([*wrong[:8], *more]))
 
 
 def _parameter(owner: nn.Module, leaf: str) -> nn.Parameter:
@@ -99,18 +142,15 @@ def _parameter(owner: nn.Module, leaf: str) -> nn.Parameter:
     return parameter
 
 
-def replace_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Puts new tensors into the parameters that a module has: the same objects, so that optimizers keep them.
+def _put(owner: nn.Module, leaf: str, tensor: Tensor) -> None:
+    """Makes a tensor the memory of a parameter: a new one for a placeholder, else the same object.
 
-    Old storage, which may be a file's or another model's, is not written to.
+    A new parameter is an alias: the tensor, which may be another model's, keeps its own ``requires_grad``.
     """
-    owners = parameter_owners(module)
-    for name, tensor in tensors.items():
-        _parameter(*owners[name]).data = tensor.detach()
-
-
-def as_parameter(tensor: Tensor) -> nn.Parameter:
-    """Wraps a tensor without touching it: an alias of the same memory with its own gradient."""
-    trainable = tensor.dtype.is_floating_point or tensor.dtype.is_complex
+    old = _parameter(owner, leaf)
+    if old.device.type != "meta":
+        old.data = tensor.detach()
+        return
+    trainable = old.requires_grad and (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
     with torch.no_grad():
-        return nn.Parameter(tensor.detach(), requires_grad=trainable)
+        owner._parameters[leaf] = nn.Parameter(tensor.detach(), requires_grad=trainable)

@@ -22,11 +22,13 @@ def cast(weights: Weights, dtype: torch.dtype, device: torch.device) -> Weights:
     Raises:
         QuantizedTensorError: A packed weight lies on another device.
     """
+    # "cuda" is one of the numbered devices: a tensor that is made there says which.
+    device = torch.empty(0, device=device).device
     return Weights({name: _cast(tensor, dtype, device) for name, tensor in weights.items()})
 
 
 def _cast(tensor: LazyTensor, dtype: torch.dtype, device: torch.device) -> LazyTensor:
-    moves = not _same(tensor.device, device)
+    moves = tensor.device != device
     if tensor.packed:
         if moves:
             raise QuantizedTensorError(
@@ -36,14 +38,3 @@ def _cast(tensor: LazyTensor, dtype: torch.dtype, device: torch.device) -> LazyT
         return tensor
     wanted = dtype if tensor.dtype.is_floating_point else tensor.dtype
     return recast(tensor, wanted, device) if moves or tensor.dtype != wanted else tensor
-
-
-def _same(one: torch.device, other: torch.device) -> bool:
-    """Whether two devices are one: "cuda" is the current one of the numbered."""
-    return one.type == other.type and _index(one) == _index(other)
-
-
-def _index(device: torch.device) -> int:
-    if device.index is not None or device.type != "cuda":
-        return device.index or 0
-    return torch.cuda.current_device()

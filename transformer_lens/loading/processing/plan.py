@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.loading.conversion.convert import collapse
+from transformer_lens.loading.conversion.schema import READERS, WRITERS
 from transformer_lens.loading.processing.center_unembed import center_unembed
 from transformer_lens.loading.processing.center_writing_weights import center_writing_weights
 from transformer_lens.loading.processing.flags import Flags
@@ -14,6 +16,16 @@ from transformer_lens.loading.processing.fold_layer_norm import fold_layer_norm
 from transformer_lens.loading.processing.fold_value_biases import fold_value_biases
 from transformer_lens.loading.processing.refactor_attention import refactor_attention
 from transformer_lens.loading.weights import Weights
+
+# The weights whose numbers each step needs, by names without block and underscore.
+_NEEDS: Mapping[str, frozenset[str]] = {
+    "fold_ln": frozenset(matrix for readers in READERS.values() for matrix, _ in readers),
+    "fold_value_biases": frozenset(["attn.W_O"]),
+    "center_writing_weights": frozenset(WRITERS),
+    "center_unembed": frozenset(["unembed.W_U"]),
+    "refactor_query_key": frozenset(["attn.W_Q", "attn.W_K"]),
+    "refactor_value_output": frozenset(["attn.W_V", "attn.W_O"]),
+}
 
 
 @dataclass(frozen=True)
@@ -31,52 +43,70 @@ class Plan:
     norms: tuple[str, ...] = ()
 
 
-def plan(flags: Flags, cfg: HookedTransformerConfig, names: Collection[str] = ()) -> Plan:
+def plan(flags: Flags, cfg: HookedTransformerConfig, packed: Collection[str] = ()) -> Plan:
     """Decides what is done.
 
-    The mathematics behind each reason is in ``docs/processing.md``.
+    ``refactor_factored_attn_matrices`` is two steps, ``refactor_query_key`` and ``refactor_value_output``: models for
+    which one is illegal may have the other.
 
     Args:
         flags: What is asked for.
         cfg: The model's traits.
-        names: Of the weights that are there; a model whose norms are folded already has none to fold.
+        packed: Names of weights that are packed: their bytes are not numbers, so no step changes them.
     """
     steps: list[str] = []
     skipped: list[tuple[str, str]] = []
-    norms: tuple[str, ...] = ()
 
-    def decide(step: str, asked: bool, reason: str | None) -> None:
-        if asked and reason is None:
+    def decide(step: str, asked: bool, why_not: str | None) -> None:
+        why_not = why_not or _packed_among(_NEEDS[step], packed)
+        if asked and why_not is None:
             steps.append(step)
-        elif asked and reason is not None:
-            skipped.append((step, reason))
+        elif asked and why_not is not None:
+            skipped.append((step, why_not))
 
-    if flags.fold_ln:
-        norms, reasons = _foldable_norms(cfg, names)
-        if norms:
-            steps.append("fold_ln")
-        skipped.extend(("fold_ln", reason) for reason in reasons)
-    decide("fold_value_biases", flags.fold_value_biases, None)
+    refactor = flags.refactor_factored_attn_matrices
+    decide("fold_ln", flags.fold_ln, _why_not_fold_norms(cfg))
+    decide("fold_value_biases", flags.fold_value_biases, _why_not_fold_value_biases(cfg))
     decide("center_writing_weights", flags.center_writing_weights, _why_not_center_writers(cfg))
     decide("center_unembed", flags.center_unembed, _why_not_center_unembed(cfg))
-    if flags.refactor_factored_attn_matrices:
-        decide("refactor_query_key", True, _why_not_refactor_query_key(cfg))
-        decide("refactor_value_output", True, _why_not_refactor_value_output(cfg, flags))
-    return Plan(tuple(steps), tuple(skipped), norms)
+    decide("refactor_query_key", refactor, _why_not_refactor_query_key(cfg))
+    decide("refactor_value_output", refactor, _why_not_refactor_value_output(cfg, "fold_value_biases" in steps))
+    return Plan(tuple(steps), tuple(skipped), _norms_before_readers(cfg) if "fold_ln" in steps else ())
 
 
-def _foldable_norms(cfg: HookedTransformerConfig, names: Collection[str]) -> tuple[tuple[str, ...], list[str]]:
-    """Returns the norms whose every reader is a linear map of ours, and why others are left."""
+def _packed_among(needed: Collection[str], packed: Collection[str]) -> str | None:
+    found = [name for name in packed if _stem(name) in needed]
+    return f"packed weights are not changed: {', '.join(collapse(found))}" if found else None
+
+
+def _stem(name: str) -> str:
+    """Returns a parameter's name without block and underscore: ``blocks.3.attn._W_K`` is ``attn.W_K``."""
+    head, _, rest = name.partition(".")
+    return (rest.partition(".")[2] if head == "blocks" else name).replace("._", ".")
+
+
+def _norms_before_readers(cfg: HookedTransformerConfig) -> tuple[str, ...]:
+    return ("ln1", "ln_final") if cfg.attn_only else ("ln1", "ln2", "ln_final")
+
+
+def _why_not_fold_norms(cfg: HookedTransformerConfig) -> str | None:
     if cfg.normalization_type is None:
-        return (), ["the model has no norms"]
+        return "the model has no norms"
     if cfg.normalization_type in ("LNPre", "RMSPre"):
-        return (), ["the norms are folded already"]
+        return "the norms are folded already"
     if cfg.positional_embedding_type == "shortformer":
-        return (), ["positions are added behind the norm, so queries and keys do not read its output alone"]
+        return "positions are added behind the norm, so queries and keys do not read its output alone"
     if cfg.gated_mlp and cfg.normalization_type == "LN" and not cfg.gated_mlp_bias and not cfg.attn_only:
-        return (), ["the gate has no bias that could take in the norm's"]
-    norms = ("ln1", "ln_final") if cfg.attn_only else ("ln1", "ln2", "ln_final")
-    return norms, []
+        return "the gate has no bias that could take in the norm's"
+    return None
+
+
+def _why_not_fold_value_biases(cfg: HookedTransformerConfig) -> str | None:
+    if cfg.use_attention_sinks:
+        return "attention weights sum to less than one: a sink takes the rest"
+    if cfg.clip_qkv is not None:
+        return "values are clipped between their bias and W_O"
+    return None
 
 
 def _why_not_center_writers(cfg: HookedTransformerConfig) -> str | None:
@@ -106,14 +136,18 @@ def _why_not_refactor_query_key(cfg: HookedTransformerConfig) -> str | None:
         return "positions rotate queries and keys between their two factors"
     if cfg.use_qk_norm:
         return "a norm stands between the two factors"
+    if cfg.clip_qkv is not None:
+        return "queries and keys are clipped between the two factors"
     return None
 
 
-def _why_not_refactor_value_output(cfg: HookedTransformerConfig, flags: Flags) -> str | None:
+def _why_not_refactor_value_output(cfg: HookedTransformerConfig, value_biases_are_folded: bool) -> str | None:
     if cfg.n_kv_heads != cfg.n_heads:
         return "values are shared between heads"
-    if not flags.fold_value_biases:
-        return "value biases stand between the two factors (fold_value_biases=False)"
+    if cfg.clip_qkv is not None:
+        return "values are clipped between the two factors"
+    if not value_biases_are_folded:
+        return "value biases stand between the two factors, and fold_value_biases is not done"
     return None
 
 
@@ -121,6 +155,11 @@ def apply(decided: Plan, weights: Weights, cfg: HookedTransformerConfig) -> tupl
     """Returns the weights that the steps promise, and the config of the model they belong to.
 
     Nothing is read, and neither `weights` nor `cfg` changes.
+
+    Args:
+        decided: What `plan` says.
+        weights: By our names.
+        cfg: Of the model they belong to.
     """
     done = copy.copy(cfg)
     for step in decided.steps:

@@ -83,9 +83,7 @@ def _jointly(
             ready.update((other, _laid_out(one, sources[other])) for other, one in enumerate(results))
         return ready.pop(place)
 
-    return {
-        name: computed(weights[name], partial(result, place), step, before) for place, name in enumerate(names)
-    }
+    return {name: computed(weights[name], partial(result, place), step, before) for place, name in enumerate(names)}
 
 
 def _laid_out(result: Tensor, source: Tensor) -> Tensor:

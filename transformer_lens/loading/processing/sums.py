@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from transformer_lens.loading.memory.fresh import empty_in_order, order_of
@@ -26,7 +25,9 @@ class Computed(Computation):
         return empty_in_order(found.shape, order_of(found), self.dtype, self.device).copy_(found)
 
 
-def computed(like: LazyTensor, function: Callable[[], Tensor], step: str, sources: tuple[LazyTensor, ...]) -> LazyTensor:
+def computed(
+    like: LazyTensor, function: Callable[[], Tensor], step: str, sources: tuple[LazyTensor, ...]
+) -> LazyTensor:
     """Promises what a function returns in the place of another tensor."""
     return replace(
         like,

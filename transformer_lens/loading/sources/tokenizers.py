@@ -76,6 +76,10 @@ def _scrubbed(config: dict[str, Any]) -> dict[str, Any]:
 def _load_from_gguf(path: Path) -> Any | None:
     from transformers import AutoTokenizer
 
+    from transformer_lens.loading.checkpoint.gguf_header import read_gguf_header
+
+    if "tokenizer.ggml.model" not in read_gguf_header(path).fields:
+        return None
     try:
         return AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, local_files_only=True)
     except Exception as error:

@@ -1,0 +1,188 @@
+"""How positions rotate: both spellings, the normal form, and what makes no sense."""
+
+import json
+
+import pytest
+import torch
+
+from tests.tiny_models import VARIANTS, Variant
+from tests.unit.loading.configs import ROTARY, SIZES, hf, read, saved
+from transformer_lens.config import HookedTransformerConfig
+from transformer_lens.loading.errors import CorruptCheckpointError, UnhandledConfigError
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if not name.startswith("gpt2")])
+def test_rotary_numbers_are_those_of_transformers(name):
+    """The dims that rotate and the factor on cos and sin, of transformers' own rotary functions."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    theirs = VARIANTS[name].config()
+    fields = read(saved(VARIANTS[name]))
+    scaling = fields["rope_scaling"]
+    if scaling is None:
+        return
+    frequencies, attention_factor = ROPE_INIT_FUNCTIONS[scaling["rope_type"]](theirs, torch.device("cpu"), seq_len=9)
+    assert fields["rotary_dim"] == 2 * len(frequencies)
+    assert scaling.get("attention_factor", 1.0) == pytest.approx(attention_factor, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rope", "fields"),
+    [
+        ({"rope_type": "yarn", "factor": 3.0, "original_max_position_embeddings": 16}, {}),
+        ({"rope_type": "yarn", "factor": 0.5, "original_max_position_embeddings": 16}, {}),
+        ({"rope_type": "yarn", "factor": 3.0, "original_max_position_embeddings": 16, "attention_factor": 1.5}, {}),
+        ({"rope_type": "yarn", "factor": 40.0, "original_max_position_embeddings": 16, "mscale": 1.0,
+          "mscale_all_dim": 0.7}, {}),
+        ({"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
+         {"original_max_position_embeddings": 16}),
+        ({"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "attention_factor": 1.5},
+         {"original_max_position_embeddings": 16}),
+    ],
+)  # fmt: skip
+def test_attention_factors_where_factor_and_ratio_differ(rope, fields):
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    variant = Variant("LlamaConfig", {**SIZES, **fields, "rope_parameters": {"rope_theta": 10000.0, **rope}})
+    _, expected = ROPE_INIT_FUNCTIONS[rope["rope_type"]](variant.config(), torch.device("cpu"), seq_len=9)
+    assert read(saved(variant))["rope_scaling"]["attention_factor"] == pytest.approx(expected, rel=1e-12)
+
+
+# --- the two spellings
+
+
+SCALINGS = {
+    "linear": {"factor": 4.0},
+    "dynamic": {"factor": 4.0},
+    "llama3": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32},
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 24.0, "truncate": False},
+    "longrope": {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": 16},
+}
+
+
+@pytest.mark.parametrize("kind", SCALINGS)
+@pytest.mark.parametrize("key", ["rope_type", "type"])
+def test_both_generations_spell_one_rotation(kind, key):
+    old = hf("llama", rope_theta=5e5, rope_scaling={key: kind, **SCALINGS[kind]})
+    new = hf("llama", rope_parameters={"rope_theta": 5e5, "rope_type": kind, **SCALINGS[kind]})
+    assert read(old) == read(new)
+    scaling = read(new)["rope_scaling"]
+    assert {name: scaling[name] for name in SCALINGS[kind]} == SCALINGS[kind]
+    json.dumps(scaling)
+    HookedTransformerConfig(**read(new), init_weights=False, device="cpu")
+
+
+def test_the_normal_form_has_every_number():
+    yarn = read(hf("llama", rope_scaling={"type": "yarn", "factor": 4.0}))["rope_scaling"]
+    assert yarn == {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32.0,
+                    "beta_slow": 1.0, "truncate": True, "attention_factor": pytest.approx(1.13862943611)}  # fmt: skip
+    dynamic = read(hf("llama", rope_scaling={"type": "dynamic", "factor": 4.0}))["rope_scaling"]
+    assert dynamic == {"rope_type": "dynamic", "factor": 4.0, "max_position_embeddings": 64}
+
+
+def test_upstreams_fields_say_the_same():
+    llama3 = read(hf("llama", rope_scaling={"rope_type": "llama3", **SCALINGS["llama3"]}))
+    assert llama3["use_NTK_by_parts_rope"] is True
+    assert (llama3["NTK_by_parts_factor"], llama3["NTK_by_parts_low_freq_factor"]) == (8.0, 1.0)
+    assert (llama3["NTK_by_parts_high_freq_factor"], llama3["NTK_original_ctx_len"]) == (4.0, 32)
+    yarn = read(hf("llama", rope_scaling={"rope_type": "yarn", **SCALINGS["yarn"]}))
+    assert (yarn["use_yarn_rope"], yarn["yarn_factor"], yarn["yarn_truncate"]) == (True, 4.0, False)
+    assert yarn["yarn_original_max_position_embeddings"] == 16
+    assert yarn["yarn_attention_factor"] == yarn["rope_scaling"]["attention_factor"]
+    for fields in (llama3, yarn):
+        assert HookedTransformerConfig(**fields, device="cpu").rope_scaling == fields["rope_scaling"]
+
+
+def test_neox_spellings():
+    old = read(hf("gpt_neox", rotary_pct=0.5, rotary_emb_base=20000))
+    assert old == read(hf("gpt_neox", rope_parameters={"partial_rotary_factor": 0.5, "rope_theta": 20000}))
+    assert old == read(
+        hf("gpt_neox", rotary_pct=0.5, rotary_emb_base=20000, partial_rotary_factor=0.5, rope_theta=20000)
+    )
+    assert (old["rotary_dim"], old["rotary_base"]) == (4, 20000)
+    assert read(hf("gpt_neox"))["rotary_dim"] == 2
+    with pytest.raises(UnhandledConfigError, match=r"rotary_emb_base = 20000, rope_theta = 10000: which one\?"):
+        read(hf("gpt_neox", rotary_emb_base=20000, rope_theta=10000))
+
+
+def test_theta_inside_the_dict_wins_as_in_transformers():
+    assert read(hf("llama", rope_theta=1e6, rope_parameters={"rope_theta": 2e6}))["rotary_base"] == 2000000
+    assert read(hf("llama", rope_theta=1e6, rope_parameters={"rope_type": "default"}))["rotary_base"] == 1000000
+    assert read(hf("llama", rope_theta=12.5))["rotary_base"] == 12.5
+
+
+def test_two_dicts_that_disagree():
+    fields = {"rope_scaling": {"type": "linear", "factor": 2.0}}
+    both = hf("llama", **fields, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5})
+    assert read(both)["rotary_base"] == 500000
+    with pytest.raises(UnhandledConfigError, match=r"factor: 4.0 in rope_parameters, 2.0 in rope_scaling"):
+        read(hf("llama", **fields, rope_parameters={"rope_type": "linear", "factor": 4.0}))
+
+
+@pytest.mark.parametrize("kind", ["su", "yarn", "longrope"])
+def test_phi3_calls_longrope_by_three_names(kind):
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    old = hf("phi3", original_max_position_embeddings=16, rope_scaling={"type": kind, **factors})
+    scaling = read(old)["rope_scaling"]
+    assert scaling["rope_type"] == "longrope" and scaling["original_max_position_embeddings"] == 16
+
+
+def test_phi3_original_length():
+    """Beside the dict goes before inside, as in both generations; 4096 is the class's default."""
+    rope = {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    inside = {**rope, "original_max_position_embeddings": 8}
+    length = "original_max_position_embeddings"
+    assert read(hf("phi3", rope_scaling=inside))["rope_scaling"][length] == 8
+    assert read(hf("phi3", original_max_position_embeddings=16, rope_scaling=inside))["rope_scaling"][length] == 16
+    long = read(hf("phi3", max_position_embeddings=131072, rope_scaling=rope))["rope_scaling"]
+    assert long[length] == 4096
+    assert long["attention_factor"] == pytest.approx((1 + 5 / 12) ** 0.5)
+
+
+def test_a_longrope_factor_goes_before_the_ratio_of_lengths():
+    rope = {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "factor": 2.0}
+    scaling = read(hf("llama", rope_scaling={**rope, "original_max_position_embeddings": 4}))["rope_scaling"]
+    assert scaling["attention_factor"] == pytest.approx(1.5**0.5)
+
+
+# --- what is not understood
+
+
+@pytest.mark.parametrize("family", ROTARY)
+@pytest.mark.parametrize("kind", ["foo", "mrope", "proportional", "", ["yarn"], 3])
+def test_an_unknown_rotation(family, kind):
+    with pytest.raises(UnhandledConfigError, match="rope_type = "):
+        read(hf(family, rope_parameters={"rope_type": kind, "factor": 2.0}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "says"),
+    [
+        ({"rope_scaling": {"type": "linear"}}, CorruptCheckpointError, "needs 'factor'"),
+        ({"rope_scaling": {"type": "linear", "factor": None}}, CorruptCheckpointError, "needs 'factor'"),
+        ({"rope_scaling": {"type": "linear", "factor": "4"}}, CorruptCheckpointError, "factor = '4'"),
+        ({"rope_scaling": {"type": "linear", "factor": 0}}, CorruptCheckpointError, "not above 0"),
+        ({"rope_scaling": {"type": "linear", "factor": float("nan")}}, CorruptCheckpointError, "not a number"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0, "offset": 1}}, UnhandledConfigError, "offset"),
+        ({"rope_scaling": {"type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}},
+         CorruptCheckpointError, "needs 'original_max_position_embeddings'"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0, "truncate": 1}}, CorruptCheckpointError, "truncate"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+          "original_max_position_embeddings": 32}, UnhandledConfigError, "which one"),
+        ({"rope_scaling": {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [1.0] * 3}},
+         CorruptCheckpointError, "long_factor is not a list of 4 numbers"),
+        ({"rope_scaling": {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [1.0, "2", 1.0, 1.0]}},
+         CorruptCheckpointError, r"long_factor\[1\]"),
+        ({"rope_scaling": "linear"}, CorruptCheckpointError, "not a dict"),
+        ({"rope_theta": "10000"}, CorruptCheckpointError, "rope_theta"),
+        ({"rope_theta": -1.0}, CorruptCheckpointError, "not above 0"),
+        ({"rope_theta": 10**400}, CorruptCheckpointError, "not a number"),
+        ({"partial_rotary_factor": 1.5}, UnhandledConfigError, "cannot rotate"),
+        ({"partial_rotary_factor": 0.4}, UnhandledConfigError, "3 cannot rotate"),
+        ({"head_dim": 9}, UnhandledConfigError, "9 cannot rotate"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, UnhandledConfigError, "one set a layer"),
+    ],
+)  # fmt: skip
+def test_a_rotation_that_makes_no_sense(fields, error, says):
+    with pytest.raises(error, match=says):
+        read(hf("llama", **fields))
