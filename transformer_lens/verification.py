@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from transformer_lens.HookedTransformer import HookedTransformer
+from transformer_lens.loading.checkpoint.live_model import load_live
 from transformer_lens.loading.errors import LoadingError
 
 # Rounding of float32 leaves about a tenth of this; a wrong number anywhere leaves a hundred times more.
@@ -108,15 +109,12 @@ def verify(
 
 
 def _transformers_model(model: HookedTransformer, given: object) -> nn.Module:
-    from transformers import AutoModelForCausalLM
-
     name = str(given)
     if isinstance(given, HookedTransformer):
         if model.load_report is None or model.load_report.source not in ("folder", "hub"):
             raise LoadingError("The model does not say where it came from: give the transformers model as hf_model=.")
         name = model.load_report.label
-    loaded: nn.Module = AutoModelForCausalLM.from_pretrained(name, torch_dtype=torch.float32)
-    return loaded.eval()
+    return load_live(name, torch.float32)
 
 
 def _blocks_of(hf_model: nn.Module) -> nn.ModuleList:

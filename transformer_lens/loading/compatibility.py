@@ -68,6 +68,8 @@ def get_pretrained_model_config(
         config = dict(hf_cfg)
         fields = read_config(architectures.find(config, model_name), config, model_name)
         fields["n_layers"] = first_n_layers or fields["n_layers"]
+        if fields.get("attn_types") is not None:
+            fields["attn_types"] = fields["attn_types"][: fields["n_layers"]]
         fields["n_ctx"] = n_ctx or fields["n_ctx"]
         if default_prepend_bos is not None:
             fields["default_prepend_bos"] = default_prepend_bos

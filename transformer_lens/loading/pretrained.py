@@ -95,8 +95,12 @@ class Prepared:
         """Returns the facts of the load."""
         held = dict.fromkeys(Held, 0)
         per_device: dict[str, int] = {}
-        for tensor in self.weights.values():
+        tied = {name for name, _ in self.converted.tied}
+        for name, tensor in self.weights.items():
             kind = tensor.held if self.choice.mode == "assign" else Held.FRESH
+            if kind is Held.BORROWED and name in tied:
+                # One tensor of the live model under two names.
+                continue
             held[kind] += tensor.nbytes
             per_device[str(tensor.device)] = per_device.get(str(tensor.device), 0) + tensor.nbytes
         io = self.checkpoint.io

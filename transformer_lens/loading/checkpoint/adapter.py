@@ -184,7 +184,7 @@ def _layer_around(weight: Tensor, transposed: bool, embeds: bool) -> nn.Module:
     elif transposed:
         from transformers.pytorch_utils import Conv1D
 
-        layer = Conv1D(weight.shape[1], weight.shape[0])
+        layer = Conv1D(weight.shape[1], weight.shape[0])  # type: ignore[no-untyped-call]
     else:
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     layer.weight = nn.Parameter(weight, requires_grad=False)

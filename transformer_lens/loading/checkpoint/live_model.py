@@ -96,3 +96,11 @@ def _packed(key: str, tensor: Tensor, label: str) -> QuantizedTensorError:
         "weights.\n  Load the transformers model without quantization_config; one read from GGUF needs "
         "GgufConfig(dequantize=True), or give the .gguf file's path instead."
     )
+
+
+def load_live(name: str, dtype: torch.dtype) -> nn.Module:
+    """Loads a causal language model by transformers itself, in eval mode; no code of the checkpoint is run."""
+    from transformers import AutoModelForCausalLM
+
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(name, torch_dtype=dtype, trust_remote_code=False)
+    return model.eval()
