@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from packaging.version import Version
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,16 @@ class Variant:
 
     config_class: str
     settings: dict[str, Any]
+    # The first release of transformers whose own forward pass is right for it.
+    right_since: str = "4.49"
+
+    def why_no_reference(self) -> str | None:
+        """Says why the installed transformers cannot be compared with; None where it can."""
+        import transformers
+
+        if Version(transformers.__version__) < Version(self.right_since):
+            return f"transformers computes this wrongly before {self.right_since}"
+        return None
 
     def config(self) -> Any:
         """Makes the config, in whichever spelling this transformers understands."""
@@ -112,7 +123,11 @@ VARIANTS: dict[str, Variant] = {
             ),
         },
     ),  # fmt: skip
-    "llama-yarn": Variant("LlamaConfig", {**_LLAMA, **_rope("yarn", factor=4.0, original_max_position_embeddings=16)}),
+    "llama-yarn": Variant(
+        "LlamaConfig",
+        {**_LLAMA, **_rope("yarn", factor=4.0, original_max_position_embeddings=16)},
+        right_since="4.55",
+    ),
     "mistral": Variant("MistralConfig", {**_LLAMA, "sliding_window": 5}),
     "mistral-full": Variant("MistralConfig", {**_LLAMA, "sliding_window": None, "head_dim": 10}),
     "mistral-square": Variant("MistralConfig", {**_SQUARE, "sliding_window": 7, "num_key_value_heads": 6}),
@@ -121,6 +136,7 @@ VARIANTS: dict[str, Variant] = {
     "qwen2-windows": Variant(
         "Qwen2Config",
         {**_LLAMA, "num_hidden_layers": 4, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2},
+        right_since="4.55",
     ),
     "qwen2-square": Variant("Qwen2Config", _SQUARE),
     "phi3": Variant("Phi3Config", {**_PHI, "num_key_value_heads": 6, "sliding_window": 5}),

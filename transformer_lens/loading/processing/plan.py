@@ -58,7 +58,7 @@ def plan(flags: Flags, cfg: HookedTransformerConfig, packed: Collection[str] = (
     skipped: list[tuple[str, str]] = []
 
     def decide(step: str, asked: bool, why_not: str | None) -> None:
-        why_not = why_not or _packed_among(_NEEDS[step], packed)
+        why_not = why_not or _packed_among(_needs(step, cfg), packed)
         if asked and why_not is None:
             steps.append(step)
         elif asked and why_not is not None:
@@ -72,6 +72,10 @@ def plan(flags: Flags, cfg: HookedTransformerConfig, packed: Collection[str] = (
     decide("refactor_query_key", refactor, _why_not_refactor_query_key(cfg))
     decide("refactor_value_output", refactor, _why_not_refactor_value_output(cfg, "fold_value_biases" in steps))
     return Plan(tuple(steps), tuple(skipped), _norms_before_readers(cfg) if "fold_ln" in steps else ())
+
+
+def _needs(step: str, cfg: HookedTransformerConfig) -> frozenset[str]:
+    return _NEEDS[step] | {"mlp.W_out"} if step == "fold_ln" and cfg.is_layer_norm_activation() else _NEEDS[step]
 
 
 def _packed_among(needed: Collection[str], packed: Collection[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,8 @@ class GGUFSource(Source):
 
 def _refuse_link_outside(path: Path, folder: Path) -> None:
     """Raises for a link that leaves its folder; a snapshot of the hub's cache links to the blobs beside it."""
-    real, home = path.resolve(), folder.resolve()
+    # Unlike Path.resolve, this does not raise for a link to itself.
+    real, home = Path(os.path.realpath(path)), folder.resolve()
     allowed = [home, *(parent.parent / "blobs" for parent in (home, *home.parents) if parent.name == "snapshots")]
     if not any(place in real.parents for place in allowed):
         raise CorruptCheckpointError(

@@ -1,0 +1,203 @@
+"""The hub: a cache made by hand while offline, and a stand-in on loopback that speaks as much of its protocol as we ask.
+
+huggingface_hub reads its settings when it is imported, so what goes over the network runs in one child process.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from transformer_lens.loading.errors import CorruptCheckpointError, UnknownModelError
+from transformer_lens.loading.sources import resolve
+
+ROOT = Path(__file__).parents[3]
+COMMIT, OTHER = "a" * 40, "b" * 40
+
+# -- offline -----------------------------------------------------------------------------------------------------------
+
+
+def cached(cache: Path, repo: str, files: dict[str, str], commit: str = COMMIT, branch: str = "main") -> None:
+    """Lays a repository out as the hub's cache does."""
+    home = cache / ("models--" + repo.replace("/", "--"))
+    for name, text in files.items():
+        blob = home / "blobs" / hashlib.sha256(text.encode()).hexdigest()
+        path = home / "snapshots" / commit / name
+        for file in (blob, path, home / "refs" / branch):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_text(text)
+        path.symlink_to(os.path.relpath(blob, path.parent))
+        (home / "refs" / branch).write_text(commit)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    cached(tmp_path, "some/model", {"config.json": "main", "model.safetensors": "w", "sub/config.json": "inside"})
+    cached(tmp_path, "some/model", {"config.json": "older"}, OTHER, "v1")
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("local_files_only", [False, True])
+def test_a_cached_file_is_found_offline(cache, local_files_only):
+    """Offline by the environment (as all tests are), and by the argument."""
+
+    def source(**where):
+        return resolve("some/model", cache_dir=cache, local_files_only=local_files_only, **where)
+
+    assert source().file("config.json").read_text() == "main"
+    assert source(revision="v1").file("config.json").read_text() == "older"
+    assert source(revision=OTHER).file("config.json").read_text() == "older"
+    assert source(subfolder="sub").file("config.json").read_text() == "inside"
+
+
+def test_a_file_that_a_cached_repository_lacks_is_not_there(cache):
+    for subfolder in (None, "sub"):
+        source = resolve("some/model", cache_dir=cache, subfolder=subfolder)
+        assert source.find("model.safetensors.index.json") is None
+        with pytest.raises(CorruptCheckpointError, match="some/model has no file 'vocab.json'"):
+            source.file("vocab.json")
+
+
+@pytest.mark.parametrize("where", [{"revision": "v2"}, {"subfolder": "none"}])
+def test_what_is_not_cached_is_unknown_offline(cache, where):
+    with pytest.raises(UnknownModelError, match="(?s)not in the hub's cache.*hf download some/model"):
+        resolve("some/model", cache_dir=cache, **where).find("config.json")
+
+
+# -- online ------------------------------------------------------------------------------------------------------------
+
+FILES = {
+    ("open/model", "main"): {"config.json": "{}", "sub/config.json": '{"sub": 1}'},
+    ("open/model", "v1"): {"config.json": '{"v": 1}'},
+    ("private/model", "main"): {"config.json": "{}"},
+}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """HEAD and GET of files; what is missing, gated, private or broken answers as the hub does."""
+
+    asked: list[str] = []
+
+    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        self.asked.append(f"{self.command} {self.path}")
+        parts = self.path.partition("?")[0].strip("/").split("/")
+        repo, revision, name = "/".join(parts[:2]), "/".join(parts[3:4]), "/".join(parts[4:])
+        if repo == "gated/model":
+            return self.answer(403, X_Error_Code="GatedRepo", X_Error_Message="Access is restricted")
+        if repo == "broken/model":
+            return self.answer(500)
+        if repo == "private/model" and self.headers.get("Authorization") != "Bearer right":
+            return self.answer(401, X_Error_Code="RepoNotFound")
+        if not any(known == repo for known, _ in FILES):
+            return self.answer(404, X_Error_Code="RepoNotFound")
+        if (repo, revision) not in FILES:
+            return self.answer(404, X_Error_Code="RevisionNotFound")
+        text = FILES[repo, revision].get(name)
+        if text is None:
+            return self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
+        etag = hashlib.sha256(text.encode()).hexdigest()
+        return self.answer(200, text.encode(), ETag=f'"{etag}"', X_Repo_Commit=COMMIT if revision == "main" else OTHER)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args) -> None:
+        pass
+
+
+CASES = {
+    "file": ("open/model", {}, "config.json"),
+    "subfolder": ("open/model", {"subfolder": "sub"}, "config.json"),
+    "revision": ("open/model", {"revision": "v1"}, "config.json"),
+    "no-file": ("open/model", {}, "vocab.json"),
+    "no-revision": ("open/model", {"revision": "v7"}, "config.json"),
+    "no-repository": ("open/mode", {}, "config.json"),
+    "gated": ("gated/model", {}, "config.json"),
+    "private": ("private/model", {}, "config.json"),
+    "private-with-token": ("private/model", {"token": "right"}, "config.json"),
+    "broken": ("broken/model", {}, "config.json"),
+    "cached-only": ("open/model", {"local_files_only": True}, "config.json"),
+}
+CHILD = """
+import json, sys
+from transformer_lens.loading.errors import LoadingError
+from transformer_lens.loading.sources import resolve
+out = {}
+for name, (repo, where, file) in json.load(sys.stdin).items():
+    try:
+        path = resolve(repo, **where).find(file)
+        out[name] = ["path", None if path is None else path.read_text()]
+    except LoadingError as error:
+        out[name] = [type(error).__name__, str(error)]
+print(json.dumps(out))
+"""
+
+
+def in_child(cases: dict, endpoint: str, home: Path, **environment: str) -> dict:
+    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1",
+                "HF_HUB_ETAG_TIMEOUT": "5", "PYTHONWARNINGS": "ignore"}  # fmt: skip
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD], input=json.dumps(cases), capture_output=True, text=True, cwd=ROOT,
+        env={**kept, **settings, **environment},
+    )  # fmt: skip
+    assert child.returncode == 0, child.stderr
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    home = tmp_path_factory.mktemp("hf-home")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    online = in_child(CASES, endpoint, home)
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    del Hub.asked[:]
+    cases = {name: CASES[name] for name in ("file", "subfolder", "revision", "gated")}
+    return online, in_child(cases, endpoint, home)
+
+
+EXPECTED = {
+    "file": ("path", "{}"),
+    "subfolder": ("path", '{"sub": 1}'),
+    "revision": ("path", '{"v": 1}'),
+    "no-file": ("path", None),
+    "cached-only": ("path", "{}"),
+    "private-with-token": ("path", "{}"),
+    "no-revision": ("UnknownModelError", "open/model has no revision 'v7'"),
+    "no-repository": ("UnknownModelError", "neither a folder nor a model on the hub"),
+    "private": ("UnknownModelError", "needs token="),
+    "gated": ("UnknownModelError", "terms must be accepted at https://huggingface.co/gated/model"),
+    "broken": ("LoadingError|UnknownModelError", "hub"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_hubs_answers(answers, name):
+    kind, text = answers[0][name]
+    expected, words = EXPECTED[name]
+    assert kind in expected.split("|"), text
+    assert text == words if kind == "path" else words in text
+
+
+def test_what_was_fetched_is_found_when_the_hub_is_gone(answers):
+    gone = answers[1]
+    assert [gone[name][1] for name in ("file", "subfolder", "revision")] == ["{}", '{"sub": 1}', '{"v": 1}']
+    assert gone["gated"][0] == "UnknownModelError" and "could not be asked" in gone["gated"][1]

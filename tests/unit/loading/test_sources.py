@@ -1,0 +1,255 @@
+"""Names, folders, JSON, tokenizers: what is meant, what is read as data, what is refused."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from transformer_lens.loading.errors import CorruptCheckpointError, LoadingError, UnknownModelError
+from transformer_lens.loading.sources import FolderSource, HubSource, load_tokenizer, resolve
+from transformer_lens.loading.sources.json_files import read_json
+from transformer_lens.loading.sources.model_names import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
+from transformer_lens.loading.sources.names import get_official_model_name, make_model_alias_map
+from transformer_lens.loading.sources.whole_files import fetch_again
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_meant_before_any_name(tmp_path, monkeypatch):
+    (tmp_path / "gpt2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(resolve("gpt2"), FolderSource)
+    assert resolve(".").kind == "folder"
+
+
+def test_a_subfolder_of_a_folder(tmp_path):
+    (tmp_path / "last").mkdir()
+    source = resolve(str(tmp_path), subfolder="last")
+    assert isinstance(source, FolderSource) and source.folder == tmp_path / "last"
+    with pytest.raises(UnknownModelError, match="has no folder 'first'"):
+        resolve(str(tmp_path), subfolder="first")
+
+
+@pytest.mark.parametrize(
+    ("name", "repo"),
+    [
+        ("gpt2-small", "gpt2"),
+        ("GPT2-Small", "gpt2"),
+        ("pythia-70m", "EleutherAI/pythia-70m"),
+        ("EleutherAI/pythia-70m", "EleutherAI/pythia-70m"),
+        ("somebody/something-else", "somebody/something-else"),
+    ],
+)
+def test_aliases_and_any_other_name_are_of_the_hub(name, repo):
+    source = resolve(name, revision="abc", subfolder="sub", token="t", cache_dir="c", local_files_only=True)
+    assert source == HubSource(repo, repo, "abc", "sub", "t", "c", True)
+
+
+NO_MODEL = {
+    "empty": ("", "is empty"),
+    "relative": ("./missing", "looks like a path, and there is nothing there"),
+    "absolute": ("/missing/model", "looks like a path"),
+    "home": ("~/missing-model", "looks like a path"),
+    "no-such-home": ("~nobody-of-this-name/model", "neither a path nor a name"),
+    "windows": ("C:\\models\\gpt2", "looks like a path"),
+    "deep": ("models/gpt2/last", "looks like a path"),
+    "file-name": ("model.safetensors", "looks like a path"),
+    "address": ("http://somewhere/model", "looks like a path"),
+    "very-long": ("x" * 5000, "neither a path nor a name"),
+    "no-hub-name": ("a model", "neither a folder nor a name that a model on the hub can have"),
+    "null": ("gpt2\0", "name"),
+    "not-hosted": ("llama-7b-hf", "not hosted on the hub"),
+    "not-cached": ("gpt2-smal", "not in the hub's cache.*hf download.*Is it a path.*nearest names are gpt2, "),
+}
+
+
+@pytest.mark.parametrize("case", NO_MODEL)
+def test_a_name_without_a_model(case):
+    name, words = NO_MODEL[case]
+    with pytest.raises(UnknownModelError, match=f"(?s){words}") as error:
+        resolve(name).find("config.json")
+    assert len(str(error.value)) < 800
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"")
+    with pytest.raises(UnknownModelError, match="is a file. A checkpoint is a folder"):
+        resolve(str(path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UnknownModelError, match=f"give '{tmp_path}'"):
+        resolve(str(path))
+
+
+def test_every_alias_leads_to_an_official_name():
+    known = make_model_alias_map()
+    assert set(known.values()) == set(OFFICIAL_MODEL_NAMES)
+    assert all(get_official_model_name(alias) == name for name, aliases in MODEL_ALIASES.items() for alias in aliases)
+    with pytest.raises(UnknownModelError) as error:
+        get_official_model_name("pythia-71m")
+    message = str(error.value).splitlines()[0]
+    assert message.count(", ") == 2 and "EleutherAI/pythia-70m" in message
+
+
+# -- folders -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_file_says_what_is_there(tmp_path):
+    (tmp_path / "weights.h5").write_text("")
+    with pytest.raises(CorruptCheckpointError, match="(?s)no file 'config.json'.*it holds: weights.h5"):
+        resolve(str(tmp_path)).file("config.json")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "model.safetensors.index.json"])
+def test_a_link_that_leaves_its_folder_is_not_opened(tmp_path, name):
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.write_text("{}")
+    (folder / name).symlink_to(elsewhere)
+    with pytest.raises(CorruptCheckpointError, match="outside its folder. It was not opened"):
+        FolderSource(folder, "x").find(name)
+
+
+def test_links_that_stay_and_links_of_the_hubs_cache_are_fine(tmp_path):
+    snapshot = tmp_path / "models--a--b" / "snapshots" / ("0" * 40)
+    blobs = tmp_path / "models--a--b" / "blobs"
+    (snapshot / "sub").mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / "cafe").write_text("{}")
+    (snapshot / "config.json").symlink_to("../../blobs/cafe")
+    (snapshot / "sub" / "config.json").symlink_to("../../../blobs/cafe")
+    (snapshot / "other.json").symlink_to("config.json")
+    for folder, name in ((snapshot, "config.json"), (snapshot / "sub", "config.json"), (snapshot, "other.json")):
+        assert read_json(FolderSource(folder, "x").file(name)) == {}
+    other = tmp_path / "models--c--d" / "snapshots" / ("1" * 40)
+    other.mkdir(parents=True)
+    (other / "config.json").symlink_to(blobs / "cafe")
+    with pytest.raises(CorruptCheckpointError, match="outside its folder"):
+        FolderSource(other, "x").find("config.json")
+    loop = other / "loop.json"
+    loop.symlink_to(loop)
+    with pytest.raises(CorruptCheckpointError):
+        FolderSource(other, "x").file("loop.json")
+
+
+def test_the_command_that_fetches_again():
+    cached = Path("/cache/models--EleutherAI--pythia-70m/snapshots/0123/sub/model.safetensors")
+    assert "hf download EleutherAI/pythia-70m sub/model.safetensors --force-download" in fetch_again(cached)
+    assert "--local-dir /models/mine" in fetch_again(Path("/models/mine/model.safetensors"))
+
+
+# -- JSON --------------------------------------------------------------------------------------------------------------
+
+BROKEN_JSON = {
+    "empty": (b"", "cannot be read as a JSON object"),
+    "half": (b'{"hidden_size": 7', "cannot be read.*is the download complete.*Fetch it again"),
+    "html": (b"<html>", "cannot be read"),
+    "not-utf-8": (b'{"a": "\xff"}', "cannot be read"),
+    "utf-16": ("\ufeff{}".encode("utf-16"), "cannot be read"),
+    "list": (b"[]", "holds a list"),
+    "number": (b"7", "holds a int"),
+    "null": (b"null", "holds a NoneType"),
+    "key-twice": (b'{"vocab_size": 7, "vocab_size": 8}', "'vocab_size' stands twice"),
+    "key-twice-inside": (b'{"a": {"b": 1, "b": 1}}', "'b' stands twice"),
+    "key-twice-of-many": (b"{" + b",".join(b'"%d":0' % i for i in range(200_000)) + b',"7":0}', "'7' stands twice"),
+    "nan": (b'{"eps": NaN}', "NaN"),
+    "nested": (b'{"a":' * 100_000, "cannot be read"),
+    "many-lists": (b'{"a":[' + b"[]," * (1 << 20) + b"0]}", "more than 1048576 values"),
+    "lfs-pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 665\n", "pointer.*665 bytes"),
+    "too-large": (b" " * ((64 << 20) + 1), "has less than"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_JSON)
+def test_a_broken_json_file_is_named(tmp_path, case):
+    data, words = BROKEN_JSON[case]
+    path = tmp_path / "config.json"
+    path.write_bytes(data)
+    with pytest.raises(CorruptCheckpointError, match=f"(?s){words}") as error:
+        read_json(path)
+    assert str(path) in str(error.value)
+
+
+def test_json_that_is_fine(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"a": [1, 2.5, None, True, "é"], "limit": float("inf")}))
+    assert read_json(path) == {"a": [1, 2.5, None, True, "é"], "limit": float("inf")}
+
+
+# -- tokenizers --------------------------------------------------------------------------------------------------------
+
+
+def tokenizer_folder(folder: Path, words: str = "<unk> a b", **config) -> Path:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words.split())}, unk_token=words.split()[0])
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    folder.mkdir(exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": words.split()[0], **config}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_a_folder_without_a_tokenizer_has_none(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert load_tokenizer(FolderSource(tmp_path, "x")) is None
+
+
+def test_a_folders_tokenizer(tmp_path):
+    tokenizer = load_tokenizer(FolderSource(tokenizer_folder(tmp_path / "t"), "the folder"))
+    assert tokenizer("a b a").input_ids == [1, 2, 1]
+    assert tokenizer.name_or_path == "the folder"
+
+
+def test_code_beside_a_tokenizer_is_neither_run_nor_asked_about(tmp_path):
+    mark = tmp_path / "mark"
+    folder = tokenizer_folder(
+        tmp_path / "t", auto_map={"AutoTokenizer": ["tokenization_x.Evil", None]}, tokenizer_class="Evil"
+    )
+    (folder / "tokenization_x.py").write_text(f"open({str(mark)!r}, 'w')\nclass Evil: pass")
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "gpt2", "auto_map": {"AutoTokenizer": "tokenization_x.Evil"}})
+    )
+    try:
+        load_tokenizer(FolderSource(folder, "x"))
+    except LoadingError as error:
+        assert "tokenizer=" in str(error)
+    assert not mark.exists()
+
+
+def test_paths_in_a_tokenizers_config_are_not_followed(tmp_path):
+    outside = tokenizer_folder(tmp_path / "outside", "<unk> secret") / "tokenizer.json"
+    folder = tokenizer_folder(
+        tmp_path / "t", tokenizer_file=str(outside), vocab_file=str(outside), name_or_path=str(outside.parent)
+    )
+    assert load_tokenizer(FolderSource(folder, "x")).get_vocab() == {"<unk>": 0, "a": 1, "b": 2}
+
+
+def test_a_broken_tokenizer_says_how_to_go_on(tmp_path):
+    folder = tokenizer_folder(tmp_path / "t")
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(LoadingError, match="Give one with tokenizer="):
+        load_tokenizer(FolderSource(folder, "the folder"))
+    (folder / "tokenizer_config.json").write_text("{")
+    with pytest.raises(CorruptCheckpointError, match="tokenizer_config.json"):
+        load_tokenizer(FolderSource(folder, "the folder"))
+
+
+def test_the_tokenizer_of_a_gguf_file(smollm2_gguf, smollm2):
+    ours, theirs = load_tokenizer(resolve(str(smollm2_gguf))), load_tokenizer(resolve(str(smollm2)))
+    assert ours("A mapped page.").input_ids == theirs("A mapped page.").input_ids
+
+
+def test_nothing_is_left_behind_in_the_temporary_folder(tmp_path, monkeypatch):
+    import tempfile
+
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    load_tokenizer(FolderSource(tokenizer_folder(tmp_path / "t"), "x"))
+    assert os.listdir(scratch) == []

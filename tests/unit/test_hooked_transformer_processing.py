@@ -1,0 +1,98 @@
+"""Processing of a model that exists: the function stays, the parameters stay, old memory is not written to."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.small_transformers import KINDS, make_model, make_tokens
+
+NAMES = (
+    "fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases", "refactor_factored_attn_matrices",
+)  # fmt: skip
+FLAGS = st.fixed_dictionaries({name: st.booleans() for name in NAMES})
+EVERY_FLAG = dict.fromkeys(NAMES, True)
+EVERY_KIND = pytest.mark.parametrize("kind", sorted(KINDS))
+
+
+def log_probs(model):
+    with torch.no_grad():
+        return model(make_tokens()).log_softmax(-1)
+
+
+@given(st.sampled_from(sorted(KINDS)), FLAGS)
+def test_log_probs_stay(kind, flags):
+    model = make_model(kind, dtype=torch.float64)
+    before = log_probs(model)
+    model.process_weights_(**flags)
+    torch.testing.assert_close(log_probs(model), before, rtol=1e-9, atol=1e-9)
+
+
+@EVERY_KIND
+def test_processing_again_changes_nothing(kind):
+    model = make_model(kind, dtype=torch.float64)
+    flags = {**EVERY_FLAG, "refactor_factored_attn_matrices": False}
+    model.process_weights_(**flags)
+    once = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    model.process_weights_(**flags)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), once[name], rtol=1e-12, atol=1e-12)
+
+
+@EVERY_KIND
+def test_parameters_stay_the_objects_they_are_and_old_memory_is_not_written_to(kind):
+    model = make_model(kind)
+    parameters = dict(model.named_parameters())
+    old = {name: parameter.detach() for name, parameter in parameters.items()}
+    values = {name: tensor.clone() for name, tensor in old.items()}
+    model.process_weights_(**EVERY_FLAG)
+    for name, parameter in model.named_parameters():
+        assert parameter is parameters[name] and parameter.requires_grad
+    assert all(torch.equal(old[name], values[name]) for name in old)
+
+
+@pytest.mark.parametrize("load_mode", ["copy", "assign"])
+@pytest.mark.parametrize("kind", ["gpt2", "square", "llama_gqa", "solu"])
+def test_state_dict_is_left_as_it_was(kind, load_mode):
+    source = make_model(kind, dtype=torch.float64)
+    state = source.state_dict()
+    values = {name: tensor.clone() for name, tensor in state.items()}
+    model = make_model(kind, dtype=torch.float64, std=0.1)
+    model.load_and_process_state_dict(state, load_mode=load_mode, **EVERY_FLAG)
+    torch.testing.assert_close(log_probs(model), log_probs(source), rtol=1e-9, atol=1e-9)
+    assert all(torch.equal(state[name], values[name]) for name in values)
+    shared = {tensor.untyped_storage().data_ptr() for tensor in state.values() if tensor.numel()}
+    shares = [name for name, p in model.named_parameters() if p.untyped_storage().data_ptr() in shared]
+    assert not shares if load_mode == "copy" else "embed.W_E" in shares or kind != "llama_gqa"
+
+
+def test_optimizer_goes_on():
+    model = make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.process_weights_()
+    before = model.W_U.detach().clone()
+    model(make_tokens(), return_type="loss").backward()
+    optimizer.step()
+    assert not torch.equal(model.W_U, before)
+
+
+def test_single_steps_return_dicts():
+    model = make_model("gpt2", dtype=torch.float64)
+    state = model.state_dict()
+    values = {name: tensor.clone() for name, tensor in state.items()}
+    done = model.fold_layer_norm(state)
+    done = model.center_writing_weights(done) if "ln1.w" in done else done
+    assert not [name for name in done if ".ln" in name and name.endswith((".w", ".b"))]
+    assert all(torch.equal(state[name], values[name]) for name in values)
+    other = copy.deepcopy(model)
+    other.process_weights_(True, False, False, False, False)
+    for name, parameter in other.named_parameters():
+        torch.testing.assert_close(done[name], parameter.detach())
+    biases = model.fold_value_biases(state)
+    assert not biases["blocks.1.attn.b_V"].any() and not torch.equal(
+        biases["blocks.1.attn.b_O"], values["blocks.1.attn.b_O"]
+    )
+    assert model.center_unembed(state)["unembed.W_U"].mean(-1).abs().max() < 1e-15
+    assert model.center_writing_weights(state)["embed.W_E"].mean(-1).abs().max() < 1e-15
