@@ -58,6 +58,7 @@ class PretrainedMixin:
         local_files_only: bool = False,
         trust_remote_code: bool = False,
         adapter: str | Path | None = None,
+        check_memory: bool = True,
         progress: bool | None = None,
         **from_pretrained_kwargs: Any,
     ) -> T:
@@ -100,6 +101,7 @@ class PretrainedMixin:
             trust_remote_code: Lets transformers run a tokenizer's own code. Weights never run code.
             adapter: A LoRA adapter (a folder or a hub id) that is merged into the weights it touches; `model_name` may
                 also be an adapter itself, which names its base, and `hf_model` a ``PeftModel``.
+            check_memory: Whether a load that the machine cannot hold is refused before anything is read.
             progress: Whether a byte progress bar is shown; None: in a terminal, after a second.
             **from_pretrained_kwargs: Arguments of transformers' ``from_pretrained`` that mean something here
                 (``torch_dtype``); any other is refused by name.
@@ -140,6 +142,7 @@ class PretrainedMixin:
                 local_files_only=local_files_only,
                 trust_remote_code=trust_remote_code,
                 adapter=None if adapter is None else str(adapter),
+                check_memory=check_memory,
                 progress=progress,
             )
         )

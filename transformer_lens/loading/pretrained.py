@@ -25,6 +25,7 @@ from transformer_lens.loading.checkpoint.adapter import is_adapter, merge_adapte
 from transformer_lens.loading.conversion import Architecture, Converted, convert, read_config
 from transformer_lens.loading.errors import LoadingError, QuantizedTensorError
 from transformer_lens.loading.loaders.choose import Choice
+from transformer_lens.loading.memory import available
 from transformer_lens.loading.memory.threads import load_threads
 from transformer_lens.loading.placement.devices import place
 from transformer_lens.loading.processing import Plan
@@ -83,6 +84,8 @@ class Prepared:
     def load_into(self, module: nn.Module) -> LoadReport:
         """Keeps every promise, places the results in a module, and reports."""
         loaders.warn_of_fallback(self.choice)
+        if self.request.check_memory:
+            available.refuse_what_does_not_fit(self.weights, self.choice.mode, self.checkpoint.label, self.savings())
         with (
             _timed(self.seconds, "load"),
             load_threads(),
@@ -90,6 +93,10 @@ class Prepared:
         ):
             self.choice.loader().load(module, self.weights, advance)
         return self.report()
+
+    def savings(self) -> tuple[str, ...]:
+        """Returns what other arguments would save, a sentence each."""
+        return savings(self.weights, self.converted.weights, self.plan, self.choice)
 
     def report(self) -> LoadReport:
         """Returns the facts of the load."""
@@ -128,7 +135,7 @@ class Prepared:
             zero_filled=self.converted.zero_filled,
             tied=self.converted.tied,
             dropped=dict(self.converted.dropped),
-            savings=savings(self.weights, self.converted.weights, self.plan, self.choice),
+            savings=self.savings(),
             versions=versions(),
         )
 

@@ -49,6 +49,7 @@ class Request:
     local_files_only: bool = False
     trust_remote_code: bool = False
     adapter: str | None = None
+    check_memory: bool = True
     progress: bool | None = None
 
     def __post_init__(self) -> None:
