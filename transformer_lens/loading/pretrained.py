@@ -26,6 +26,7 @@ from transformer_lens.loading.conversion import Architecture, Converted, convert
 from transformer_lens.loading.errors import LoadingError, QuantizedTensorError
 from transformer_lens.loading.loaders.choose import Choice
 from transformer_lens.loading.memory import available
+from transformer_lens.loading.memory.fresh import give_back
 from transformer_lens.loading.memory.threads import load_threads
 from transformer_lens.loading.placement.devices import place
 from transformer_lens.loading.processing import Plan
@@ -92,6 +93,7 @@ class Prepared:
             byte_progress(self.weights.nbytes, self.checkpoint.label, self.request.progress) as advance,
         ):
             self.choice.loader().load(module, self.weights, advance)
+            give_back()
         return self.report()
 
     def savings(self) -> tuple[str, ...]:

@@ -21,9 +21,10 @@ def byte_progress(total: int, label: str, shown: bool | None) -> Iterator[Callab
     """
     if shown is None:
         shown = sys.stderr.isatty() and os.environ.get("TRANSFORMERLENS_PROGRESS", "1") != "0"
-    with tqdm(
-        total=total, desc=label, unit="B", unit_scale=True, unit_divisor=1024, delay=1.0, disable=not shown, leave=False
-    ) as bar:
+    if not shown:
+        yield lambda nbytes: None
+        return
+    with tqdm(total=total, desc=label, unit="B", unit_scale=True, unit_divisor=1024, delay=1.0, leave=False) as bar:
 
         def advance(nbytes: int) -> None:
             bar.update(nbytes)

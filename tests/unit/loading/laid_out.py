@@ -3,7 +3,7 @@
 import torch
 
 from transformer_lens.config import HookedTransformerConfig
-from transformer_lens.loading.conversion.schema import schema
+from transformer_lens.loading.conversion.schema import axis_sizes, schema
 from transformer_lens.loading.weights import Held, LazyTensor, Origin, Weights
 
 
@@ -17,6 +17,11 @@ def order_in_memory(tensor):
     """The axes by stride, those of one element (whose stride means nothing) left out."""
     axes = [axis for axis in range(tensor.ndim) if tensor.shape[axis] > 1]
     return sorted(axes, key=lambda axis: -tensor.stride(axis))
+
+
+def size_of(tensor):
+    """Bytes of a tensor; it says so itself from torch 2.1 on."""
+    return tensor.numel() * tensor.element_size()
 
 
 def promise(tensor, layout="", held=Held.BORROWED, key="tensor", **fields):
@@ -68,8 +73,7 @@ def config(kind="gpt2", **changes):
 def random_state(cfg, dtype=torch.float64, seed=0, std=0.4):
     """Every parameter of a model, none at a value that hides a mistake, the axes of each in some order in memory."""
     generator = torch.Generator().manual_seed(seed)
-    sizes = {"d_model": cfg.d_model, "d_head": cfg.d_head, "head": cfg.n_heads, "kv_head": cfg.n_kv_heads,
-             "d_mlp": cfg.d_mlp, "d_vocab": cfg.d_vocab, "d_vocab_out": cfg.d_vocab_out, "n_ctx": cfg.n_ctx}  # fmt: skip
+    sizes = axis_sizes(cfg)
     out = {}
     for name, axes in schema(cfg).items():
         drawn = torch.randn([sizes[axis] for axis in axes.split()], generator=generator) * std

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ class HubSource(Source):
         token: Access token; None takes the one of the environment.
         cache_dir: The cache's folder; None takes huggingface_hub's.
         local_files_only: Asks nothing of the network.
+        silences: What could not be asked of the hub so far; after the first time only the cache is looked at, because
+            every attempt takes half a minute to give up.
     """
 
     repo: str
@@ -32,11 +34,19 @@ class HubSource(Source):
     cache_dir: str | None = None
     local_files_only: bool = False
     kind: str = "hub"
+    silences: list[str] = field(default_factory=list, compare=False, repr=False)
 
     def find(self, name: str) -> Path | None:
         """Returns the path of a file in the cache, fetched if need be; None where the repository has none."""
         return download(
-            self.repo, name, self.revision, self.subfolder, self.token, self.cache_dir, self.local_files_only
+            self.repo,
+            name,
+            self.revision,
+            self.subfolder,
+            self.token,
+            self.cache_dir,
+            self.local_files_only or bool(self.silences),
+            self.silences,
         )
 
     def listing(self) -> str:
@@ -59,6 +69,7 @@ def download(
     token: str | bool | None = None,
     cache_dir: str | None = None,
     local_files_only: bool = False,
+    silences: list[str] | None = None,
 ) -> Path | None:
     """Returns a file of a repository, from the cache or the hub; None where the repository has none of this name.
 
@@ -86,19 +97,23 @@ def download(
         repo,
         "config.json" if subfolder is None else f"{subfolder}/config.json",
         known,
+        [] if silences is None else silences,
         lambda: hf_hub_download(
             repo, name, subfolder=subfolder, token=token, local_files_only=local_files_only, **known
         ),
     )
 
 
-def _asked(repo: str, config_name: str, known: dict[str, Any], call: Callable[[], str]) -> Path | None:
+def _asked(
+    repo: str, config_name: str, known: dict[str, Any], silences: list[str], call: Callable[[], str]
+) -> Path | None:
     """Makes a call and says in our words what went wrong.
 
     Args:
         repo: The hub's name of the model.
         config_name: A file that is in the cache if any of the checkpoint is.
         known: Revision and cache.
+        silences: Is added to when the hub does not answer.
         call: Fetches a file.
     """
     from huggingface_hub import try_to_load_from_cache
@@ -130,6 +145,7 @@ def _asked(repo: str, config_name: str, known: dict[str, Any], call: Callable[[]
         ) from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         if isinstance(try_to_load_from_cache(repo, config_name, **known), str):
+            silences.append(f"{type(error).__name__}: {error}")
             return None
         raise UnknownModelError(
             f"{repo!r} is no folder, it is not in the hub's cache, and the hub was not or could not be asked "
