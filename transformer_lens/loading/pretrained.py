@@ -209,7 +209,7 @@ def _open(request: Request, source: Source | None) -> tuple[Checkpoint, Architec
             )
         source = _resolve(request, adapter.base)
     if isinstance(source, GGUFSource):
-        checkpoint = open_gguf(source)
+        checkpoint = open_gguf(source, io=request.io)
         return checkpoint, architectures.find(checkpoint.config, checkpoint.label)
     config = read_config_json(source)
     refuse_packed(config, source.label)

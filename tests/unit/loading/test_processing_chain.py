@@ -116,6 +116,14 @@ def test_a_result_that_a_later_step_reads_is_not_rounded_before(order):
     torch.testing.assert_close(found.double(), expected - expected.mean(), rtol=1e-5, atol=1e-5)
 
 
+def test_a_sum_over_a_result_is_not_rounded_before():
+    weight, bias = torch.randn(6, 9).half(), promise(torch.zeros(9).half(), "d_mlp")
+    centred = then(promise(weight, "d_model d_mlp"), Center("d_mlp"), "")
+    total = recast(added(bias, centred, promise(torch.ones(6)), "d_model", ""), torch.float32, CPU).make()
+    expected = weight.double() - weight.double().mean(1, keepdim=True)
+    torch.testing.assert_close(total.double(), expected.sum(0), rtol=1e-6, atol=1e-6)
+
+
 def test_what_is_computed_is_never_an_alias():
     source = torch.randn(5)
     tensor = computed(promise(source), lambda: source, "nothing done", ())
