@@ -33,7 +33,8 @@ def side_by_side(folder: Path) -> Table:
     table = Table(
         title=f"{folder.name}, float32, {size / MIB:.0f} MiB on disk",
         caption="private: anonymous memory above the level after imports; mapped: parameters that are pages of the "
-        "file, shared with every process that maps it (a tied pair is mapped twice, and costs nothing twice). Tokenizers are made before the clock starts.",
+        "file, shared with every process that maps it (a tied pair is mapped twice, and costs nothing twice). "
+        "Tokenizers are made before the clock starts.",
     )
     table.add_column("load")
     for head in ("seconds", "peak private MiB", "kept private MiB", "mapped MiB", "first pass s"):

@@ -1,6 +1,6 @@
 """What is fuzzed, and what may come of it: a value, or one of our errors. Anything else is a finding.
 
-    python -m fuzz.targets safetensors|bin|json [--seconds 300] [--corpus FOLDER]
+python -m fuzz.targets safetensors|bin|json [--seconds 300] [--corpus FOLDER]
 """
 
 from __future__ import annotations
