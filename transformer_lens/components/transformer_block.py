@@ -15,7 +15,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.utilities.tensors import repeat_along_head_dimension
 
 Residual = Float[Tensor, "batch pos d_model"]
-BranchInput = Residual | Float[Tensor, "batch pos head d_model"]
+BranchInput = Residual | Float[Tensor, "batch pos _ d_model"]
 
 
 class TransformerBlock(nn.Module):

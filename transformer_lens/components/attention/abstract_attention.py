@@ -1,7 +1,5 @@
 """What every kind of attention shares."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from typing import Any
@@ -116,13 +114,7 @@ class AbstractAttention(nn.Module, ABC):
         key_input: Input,
         value_input: Input,
         past_kv_cache_entry: TransformerLensKeyValueCacheEntry | None = None,
-        additive_attention_mask: Float[
-            Tensor,
-            (
-                batch  # head #query_pos key_pos
-            ),
-        ]
-        | None = None,
+        additive_attention_mask: Float[Tensor, "#batch #head #query_pos key_pos"] | None = None,
         attention_mask: Int[Tensor, "batch offset_pos"] | None = None,
         position_bias: Float[Tensor, "#batch head query_pos key_pos"] | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:

@@ -35,8 +35,13 @@ def fused_attention(
     if divisor != math.sqrt(d_head):
         q = q * (math.sqrt(d_head) / divisor)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    if visible is not None and visible.ndim == 3:
-        visible = visible.unsqueeze(1)
+    sees_any: Tensor | None = None
+    if visible is not None:
+        if visible.ndim == 3:
+            visible = visible.unsqueeze(1)
+        # A softmax over nothing has no value and no gradient: such a query looks at everything, and its result is zero.
+        sees_any = visible.any(-1, keepdim=True)
+        visible = visible | ~sees_any
     batch, n_heads, length, _ = q.shape
     n_kv = k.shape[1]
     group = n_heads // n_kv
@@ -50,6 +55,6 @@ def fused_attention(
         if group > 1:
             k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
         z = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=is_causal)
-    if visible is not None:
-        z = torch.where(visible.any(-1, keepdim=True), z, torch.zeros((), dtype=z.dtype, device=z.device))
+    if sees_any is not None:
+        z = z.masked_fill(~sees_any, 0.0)
     return z.transpose(1, 2)

@@ -1,7 +1,5 @@
 """Which keys a query sees, computed for the positions at hand."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -35,7 +33,7 @@ def visible_keys(
     return visible
 
 
-def alibi_slopes(n_heads: int, device: torch.device) -> Float[Tensor, head]:
+def alibi_slopes(n_heads: int, device: torch.device) -> Float[Tensor, "head"]:
     """Returns the slope of each head.
 
     2^(-8k/p) for the first p = 2^floor(log2 n) heads, and every other slope of twice as many heads for the rest.

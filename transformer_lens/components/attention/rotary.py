@@ -4,8 +4,6 @@ Angles are ``position * f_j``, ``f_j = theta^(-2j / D)`` for j < D / 2 (Su et al
 are shared between all layers and models of the same numbers, and hold only positions that have been used.
 """
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from typing import Any
@@ -25,7 +23,7 @@ def depends_on_length(cfg: HookedTransformerConfig) -> bool:
     return cfg.rope_scaling is not None and cfg.rope_scaling["rope_type"] in ("dynamic", "longrope")
 
 
-def inverse_frequencies(cfg: HookedTransformerConfig, length: int) -> tuple[Float[Tensor, half], float]:
+def inverse_frequencies(cfg: HookedTransformerConfig, length: int) -> tuple[Float[Tensor, "half"], float]:
     """Returns ``f_j`` of a sequence of `length` tokens, and the factor of its cosines and sines.
 
     Sources: linear (Chen et al., 2023), dynamic NTK (the Transformers implementation), llama3 (Dubey et al., 2024),
@@ -98,9 +96,11 @@ def rotary_table(
     known = _tables.get(key)
     if known is None or known[0].shape[0] < length:
         rows = max(64, 1 << (length - 1).bit_length())
-        frequencies, factor = inverse_frequencies(cfg, length)
-        angles = torch.arange(rows, dtype=torch.float32)[:, None] * frequencies
-        known = ((angles.cos() * factor).to(device, dtype), (angles.sin() * factor).to(device, dtype))
+        # Tables outlive this call: what inference mode makes could never be used in training.
+        with torch.inference_mode(False):
+            frequencies, factor = inverse_frequencies(cfg, length)
+            angles = torch.arange(rows, dtype=torch.float32)[:, None] * frequencies
+            known = ((angles.cos() * factor).to(device, dtype), (angles.sin() * factor).to(device, dtype))
         _tables[key] = known
         while len(_tables) > _MAX_TABLES:
             _tables.popitem(last=False)
