@@ -89,10 +89,10 @@ class Prepared:
             available.refuse_what_does_not_fit(self.weights, self.choice.mode, self.checkpoint.label, self.savings())
         with (
             _timed(self.seconds, "load"),
-            load_threads(),
+            load_threads() as threads,
             byte_progress(self.weights.nbytes, self.checkpoint.label, self.request.progress) as advance,
         ):
-            self.choice.loader().load(module, self.weights, advance)
+            self.choice.loader().load(module, self.weights, advance, threads)
             give_back()
         return self.report()
 

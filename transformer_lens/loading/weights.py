@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,6 +19,21 @@ class Held(Enum):
     FRESH = "fresh"  #: memory made for this tensor alone; whoever asked owns it
 
 
+@dataclass(frozen=True, order=True)
+class Span:
+    """Bytes of a file.
+
+    Attributes:
+        path: The file.
+        offset: First byte.
+        nbytes: How many.
+    """
+
+    path: Path
+    offset: int
+    nbytes: int
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a tensor comes from, for reports and error messages.
@@ -26,11 +42,13 @@ class Origin:
         key: Name in the file, the live model or the state dict; empty for what is made up (zeros).
         container: The file's path, or a description such as "the state dict".
         steps: What was done to it since, in order, in words.
+        span: The bytes of the file that it is made of; None where there is no file.
     """
 
     key: str
     container: str = ""
     steps: tuple[str, ...] = ()
+    span: Span | None = None
 
     def then(self, step: str) -> Origin:
         """Returns this origin with one more step."""

@@ -177,7 +177,7 @@ def _promise(key: str, tensor: GGUFTensor, raw: Region, packing: _Packing, heads
     def make() -> Tensor:
         return _unpacked(raw.map() if io == "map" else raw.read(), tensor.shape, dtype, packing, heads)
 
-    return LazyTensor(tensor.shape, dtype, Held.FRESH, Origin(key, raw.path.name, steps), make)
+    return LazyTensor(tensor.shape, dtype, Held.FRESH, Origin(key, raw.path.name, steps, raw.span), make)
 
 
 def _unpacked(raw: Tensor, shape: tuple[int, ...], dtype: torch.dtype, packing: _Packing, heads: int) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from transformer_lens.loading.checkpoint.private_map import private_map
 from transformer_lens.loading.errors import CorruptCheckpointError
-from transformer_lens.loading.weights import Held, LazyTensor, Origin, element_size
+from transformer_lens.loading.weights import Held, LazyTensor, Origin, Span, element_size
 
 _PIECE = 16 << 20
 _READERS = 4
@@ -58,6 +58,11 @@ class Region:
     def nbytes(self) -> int:
         """Number of bytes that the region spans."""
         return self.numel * element_size(self.dtype)
+
+    @property
+    def span(self) -> Span:
+        """The bytes of the file."""
+        return Span(self.path, self.offset, self.nbytes)
 
     def map(self) -> Tensor:
         """Maps the region, copy-on-write."""
@@ -107,6 +112,6 @@ class Region:
             self.shape,
             self.dtype,
             Held.MAPPED if io == "map" else Held.FRESH,
-            Origin(key, self.path.name),
+            Origin(key, self.path.name, span=self.span),
             self.map if io == "map" else self.read,
         )

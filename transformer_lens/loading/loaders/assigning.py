@@ -13,6 +13,8 @@ from transformer_lens.loading.weights import LazyTensor
 class AssigningLoader(StateDictLoader):
     """Copies nothing: a parameter is an alias of what its promise makes."""
 
+    copies = False
+
     def keep(self, promise: LazyTensor) -> Tensor:
         """Keeps one promise.
 

@@ -15,6 +15,8 @@ class CopyingLoader(StateDictLoader):
     next is made: the peak is the model and one tensor.
     """
 
+    copies = True
+
     def keep(self, promise: LazyTensor) -> Tensor:
         """Keeps one promise."""
         source = promise.make()

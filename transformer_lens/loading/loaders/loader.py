@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformer_lens.loading.conversion.convert import collapse
 from transformer_lens.loading.errors import LayoutMismatchError, MissingTensorError, UnexpectedTensorError
 from transformer_lens.loading.memory.fresh import empty_in_order, order_of
+from transformer_lens.loading.memory.pool import Advance, keep_all
 from transformer_lens.loading.weights import Held, LazyTensor, Weights
 
-Advance = Callable[[int], None]
 Owners = Mapping[str, tuple[nn.Module, str]]
 
 
@@ -24,7 +24,12 @@ class StateDictLoader(ABC):
     of ``load_state_dict`` through which packed weights lose their attributes.
     """
 
-    def load(self, module: nn.Module, weights: Weights, advance: Advance = lambda nbytes: None) -> None:
+    #: Whether it reads what is mapped or borrowed.
+    copies: bool
+
+    def load(
+        self, module: nn.Module, weights: Weights, advance: Advance = lambda nbytes: None, threads: int = 1
+    ) -> None:
         """Keeps every promise and places the results.
 
         Everything that can be wrong is found first; when a promise fails to be kept the module is as it was.
@@ -35,6 +40,7 @@ class StateDictLoader(ABC):
             module: Its parameters may be on the meta device.
             weights: By the names of the module's parameters.
             advance: Told the bytes of each tensor when it is there.
+            threads: How many keep promises at once.
 
         Raises:
             MissingTensorError: A parameter has no promise, or its promise no memory.
@@ -43,11 +49,9 @@ class StateDictLoader(ABC):
         """
         owners = parameter_owners(module)
         check(owners, weights)
-        ready: dict[str, Tensor] = {}
+        ready = keep_all(weights, self.keep, advance, threads, self.copies)
         for name, promise in weights.items():
-            ready[name] = self.keep(promise)
             assert promise.packed or tuple(ready[name].shape) == promise.shape, name
-            advance(promise.nbytes)
         unfilled = [name for name, tensor in ready.items() if tensor.device.type == "meta"]
         if unfilled:
             raise MissingTensorError("The weights have no memory, only shapes: " + ", ".join(collapse(unfilled)))

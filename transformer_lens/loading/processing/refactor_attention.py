@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 
@@ -74,14 +75,17 @@ def _jointly(
     before = tuple(unrounded(weights[name]) for name in names)
     inner = inner_dtype(*(tensor.dtype for tensor in before))
     ready: dict[int, Tensor] = {}
+    # Two threads of a load may ask for two of them at once.
+    asked = threading.Lock()
 
     def result(place: int) -> Tensor:
-        if place not in ready:
-            sources = [tensor.make() for tensor in before]
-            device = sources[0].device
-            results = function(*(source.to(device, inner) for source in sources))
-            ready.update((other, _laid_out(one, sources[other])) for other, one in enumerate(results))
-        return ready.pop(place)
+        with asked:
+            if place not in ready:
+                sources = [tensor.make() for tensor in before]
+                device = sources[0].device
+                results = function(*(source.to(device, inner) for source in sources))
+                ready.update((other, _laid_out(one, sources[other])) for other, one in enumerate(results))
+            return ready.pop(place)
 
     return {name: computed(weights[name], partial(result, place), step, before) for place, name in enumerate(names)}
 

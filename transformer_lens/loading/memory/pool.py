@@ -1,0 +1,158 @@
+"""Several threads that keep promises, in the order of the file, with a bound on what they make on the way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from transformer_lens.loading.memory.read_ahead import ReadAhead
+from transformer_lens.loading.weights import Held, LazyTensor, Span
+
+Keep = Callable[[LazyTensor], Tensor]
+Advance = Callable[[int], None]
+
+
+def keep_all(
+    weights: Mapping[str, LazyTensor], keep: Keep, advance: Advance, threads: int = 1, copies: bool = False
+) -> dict[str, Tensor]:
+    """Keeps every promise and returns the results, in the order of the weights.
+
+    The caller's thread is one of the threads, and all others have ended when this returns or raises: no pool and no
+    lock is left for a forked process to inherit. A promise is kept by one thread alone, so numbers do not depend on how
+    many there are.
+
+    Args:
+        weights: The promises.
+        keep: Keeps one; called by several threads at once.
+        advance: Told the bytes of each tensor when it is there, by one thread at a time.
+        threads: How many work at most, the caller's included. One does where a result lies on a GPU.
+        copies: Whether `keep` also reads what is mapped.
+
+    Raises:
+        BaseException: What the first promise in order that failed has raised, or what interrupted the caller. None is
+            begun afterwards, and the results so far are let go.
+    """
+    names = in_file_order(weights)
+    made = [name for name in names if copies or weights[name].held is Held.FRESH]
+    on_cpu = all(promise.device.type == "cpu" for promise in weights.values())
+    line = _Line(weights, names, keep, advance, ReadAhead(span for name in made for span in spans_of(weights[name])))
+    # To map takes no time worth sharing.
+    helpers = [
+        threading.Thread(target=line.work_as_helper, args=(torch.is_inference_mode_enabled(),), name=f"load-{number}")
+        for number in range(1, min(threads, len(made)) if on_cpu else 1)
+    ]
+    started: list[threading.Thread] = []
+    try:
+        for helper in helpers:
+            helper.start()
+            started.append(helper)
+        line.work()
+    finally:
+        line.stop()
+        for helper in started:
+            helper.join()
+    return line.results()
+
+
+def in_file_order(weights: Mapping[str, LazyTensor]) -> list[str]:
+    """Returns the names of weights in the order of the largest piece of a file that each is made of; others first."""
+
+    def place(name: str) -> Span:
+        return max(spans_of(weights[name]), key=lambda span: span.nbytes, default=Span(Path(), 0, 0))
+
+    return sorted(weights, key=place)
+
+
+def spans_of(promise: LazyTensor) -> frozenset[Span]:
+    """Returns the pieces of files that a promise is made of."""
+    if promise.sources:
+        return frozenset().union(*(spans_of(source) for source in promise.sources))
+    return frozenset(() if promise.origin.span is None else (promise.origin.span,))
+
+
+def made_on_the_way(promise: LazyTensor) -> int:
+    """Returns the bytes of memory that keeping a promise takes and gives back: of sources that are not mapped."""
+    if promise.held is not Held.FRESH:
+        return 0
+    if not promise.sources:
+        span = promise.origin.span
+        return 0 if span is None else max(span.nbytes, promise.nbytes)
+    return sum(made_on_the_way(source) + source.cost * bool(source.sources) for source in promise.sources)
+
+
+class _Line:
+    """Promises that threads take one after the other.
+
+    What threads make on the way counts as long as they hold it; the next promise in order is only begun when all of
+    it is no more than the neediest promise alone would take.
+    """
+
+    def __init__(
+        self, weights: Mapping[str, LazyTensor], names: list[str], keep: Keep, advance: Advance, ahead: ReadAhead
+    ) -> None:
+        self._weights, self._names, self._keep, self._advance, self._ahead = weights, names, keep, advance, ahead
+        self._needs = [made_on_the_way(weights[name]) for name in names]
+        self._most = max(self._needs, default=0)
+        self._under_way = 0
+        self._next = 0
+        self._results: dict[str, Tensor] = {}
+        self._errors: dict[int, BaseException] = {}
+        self._stopped = False
+        self._changed = threading.Condition()
+
+    def work_as_helper(self, inference: bool) -> None:
+        """Keeps promises as the caller's thread would: modes of torch belong to a thread."""
+        with torch.inference_mode(inference):
+            self.work()
+
+    def work(self) -> None:
+        """Keeps promises until none is left or one has failed; what one raises is kept for the end."""
+        while (number := self._take()) is not None:
+            name = self._names[number]
+            promise = self._weights[name]
+            try:
+                self._ahead.reach(spans_of(promise))
+                tensor = self._keep(promise)
+                with self._changed:
+                    self._results[name] = tensor
+                    self._under_way -= self._needs[number]
+                    self._changed.notify_all()
+                    self._advance(promise.nbytes)
+            except BaseException as error:
+                self._errors[number] = error
+                self.stop()
+                return
+
+    def _take(self) -> int | None:
+        """Returns the number of the next promise once there is room for it, or None."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._next == len(self._names) or self._has_room())
+            if self._stopped or self._next == len(self._names):
+                return None
+            self._under_way += self._needs[self._next]
+            self._next += 1
+            return self._next - 1
+
+    def _has_room(self) -> bool:
+        return self._under_way + self._needs[self._next] <= self._most
+
+    def stop(self) -> None:
+        """Lets no further promise begin."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def results(self) -> dict[str, Tensor]:
+        """Returns the results, or raises what the first promise that failed has raised."""
+        if self._errors:
+            self._results.clear()
+            # An interrupt is no fault of a promise, and comes first.
+            first = min(self._errors, key=lambda number: (isinstance(self._errors[number], Exception), number))
+            error = self._errors[first]
+            self._errors.clear()
+            raise error
+        return {name: self._results[name] for name in self._weights}
