@@ -26,7 +26,7 @@ from transformer_lens.loading.conversion import Architecture, Converted, convert
 from transformer_lens.loading.errors import LoadingError, QuantizedTensorError
 from transformer_lens.loading.loaders.choose import Choice
 from transformer_lens.loading.memory import available
-from transformer_lens.loading.memory.fresh import give_back
+from transformer_lens.loading.memory.fresh import give_back, page_kind
 from transformer_lens.loading.memory.threads import load_threads
 from transformer_lens.loading.placement.devices import place
 from transformer_lens.loading.processing import Plan
@@ -94,14 +94,14 @@ class Prepared:
         ):
             self.choice.loader().load(module, self.weights, advance, threads)
             give_back()
-        return self.report()
+        return self.report(threads)
 
     def savings(self) -> tuple[str, ...]:
         """Returns what other arguments would save, a sentence each."""
         return savings(self.weights, self.converted.weights, self.plan, self.choice)
 
-    def report(self) -> LoadReport:
-        """Returns the facts of the load."""
+    def report(self, threads: int = 1) -> LoadReport:
+        """Returns the facts of the load, which `threads` worked at."""
         held = dict.fromkeys(Held, 0)
         per_device: dict[str, int] = {}
         tied = {name for name, _ in self.converted.tied}
@@ -131,6 +131,7 @@ class Prepared:
             bytes_per_device=per_device,
             largest_tensor=max((tensor.nbytes for tensor in self.weights.values()), default=0),
             seconds=dict(self.seconds),
+            memory=f"{page_kind()}, threads: {threads}" if held[Held.FRESH] else "",
             steps=self.plan.steps,
             skipped=self.plan.skipped,
             read=self.converted.used,

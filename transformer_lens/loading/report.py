@@ -32,6 +32,7 @@ class LoadReport:
         largest_tensor: Bytes of the largest parameter.
         seconds: By stage.
         io: Whether files are mapped or read, and why; empty without files.
+        memory: Kind of pages that results were made in, and how many threads made them; empty where none was.
         steps: Steps of processing that were done.
         skipped: (step, reason) of steps that were asked for and left out.
         read: Keys of the checkpoint that parameters were made of.
@@ -59,6 +60,7 @@ class LoadReport:
     largest_tensor: int
     seconds: Mapping[str, float]
     io: str = ""
+    memory: str = ""
     steps: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     read: tuple[str, ...] = ()
@@ -98,6 +100,8 @@ class LoadReport:
         ]
         if self.io:
             lines.append(f"  files: {self.io}")
+        if self.memory:
+            lines.append(f"  memory: {self.memory}")
         if len(self.bytes_per_device) > 1:
             lines.append("  " + ", ".join(f"{device} {gib(size)}" for device, size in self.bytes_per_device.items()))
         if self.steps:

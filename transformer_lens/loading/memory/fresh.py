@@ -12,6 +12,7 @@ import ctypes
 import mmap
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -56,6 +57,15 @@ def _pages(nbytes: int) -> mmap.mmap:
         with contextlib.suppress(OSError):
             pages.madvise(mmap.MADV_HUGEPAGE)
     return pages
+
+
+def page_kind(setting: Path = Path("/sys/kernel/mm/transparent_hugepage/enabled")) -> str:
+    """Returns what large results are made of, in words for the report."""
+    try:
+        refused = "[never]" in setting.read_text()
+    except OSError:
+        refused = True
+    return "small pages" if refused else "huge pages"
 
 
 def give_back() -> None:

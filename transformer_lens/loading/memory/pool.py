@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from transformer_lens.loading.memory.read_ahead import ReadAhead
+from transformer_lens.loading.memory.staging import rings
 from transformer_lens.loading.weights import Held, LazyTensor, Span
 
 Keep = Callable[[LazyTensor], Tensor]
@@ -39,32 +40,34 @@ def keep_all(
     names = in_file_order(weights)
     made = [name for name in names if copies or weights[name].held is Held.FRESH]
     on_cpu = all(promise.device.type == "cpu" for promise in weights.values())
-    line = _Line(weights, names, keep, advance, ReadAhead(span for name in made for span in spans_of(weights[name])))
+    ahead = ReadAhead(span for name in made for span in spans_of(weights[name]))
+    line = _Line(weights, names, keep, advance, ahead)
     # To map takes no time worth sharing.
     helpers = [
         threading.Thread(target=line.work_as_helper, args=(torch.is_inference_mode_enabled(),), name=f"load-{number}")
         for number in range(1, min(threads, len(made)) if on_cpu else 1)
     ]
     started: list[threading.Thread] = []
-    try:
-        for helper in helpers:
-            helper.start()
-            started.append(helper)
-        line.work()
-    finally:
-        line.stop()
-        for helper in started:
-            helper.join()
+    with ahead, rings():
+        try:
+            for helper in helpers:
+                helper.start()
+                started.append(helper)
+            line.work()
+        finally:
+            line.stop()
+            for helper in started:
+                helper.join()
     return line.results()
 
 
 def in_file_order(weights: Mapping[str, LazyTensor]) -> list[str]:
     """Returns the names of weights in the order of the largest piece of a file that each is made of; others first."""
+    return sorted(weights, key=lambda name: _place(weights[name]))
 
-    def place(name: str) -> Span:
-        return max(spans_of(weights[name]), key=lambda span: span.nbytes, default=Span(Path(), 0, 0))
 
-    return sorted(weights, key=place)
+def _place(promise: LazyTensor) -> Span:
+    return max(sorted(spans_of(promise)), key=lambda span: span.nbytes, default=Span(Path(), 0, 0))
 
 
 def spans_of(promise: LazyTensor) -> frozenset[Span]:
@@ -115,7 +118,7 @@ class _Line:
             name = self._names[number]
             promise = self._weights[name]
             try:
-                self._ahead.reach(spans_of(promise))
+                self._ahead.reach(_place(promise))
                 tensor = self._keep(promise)
                 with self._changed:
                     self._results[name] = tensor

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import torch
 
-
 # A few threads take all that memory gives.
 _MOST = 8
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from transformer_lens.loading.memory.fresh import empty_in_order, order_of
+from transformer_lens.loading.memory.staging import moved
 from transformer_lens.loading.processing.blocks import blocks, contract, inner_dtype, outermost
 from transformer_lens.loading.weights import Held, LazyTensor
 
@@ -108,7 +109,11 @@ def unrounded(tensor: LazyTensor) -> LazyTensor:
 
 
 def _evaluate(chain: Chain) -> Tensor:
-    source = chain.source.make()
+    made = chain.source.make()
+    source = moved(made, chain.device)
+    if source is not made and source.dtype == chain.dtype and not chain.operations:
+        return source
+    del made
     out = empty_in_order(source.shape, order_of(source), chain.dtype, chain.device)
     if source.ndim == 0 or source.numel() == 0 or not chain.operations:
         return out.copy_(source)
