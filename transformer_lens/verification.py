@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transformer_lens.components.matrix_owner import numbers_of
 from transformer_lens.HookedTransformer import HookedTransformer
 from transformer_lens.loading.checkpoint.live_model import load_live
 from transformer_lens.loading.errors import LoadingError
@@ -183,7 +184,7 @@ def _invariants(model: HookedTransformer, residual: Tensor, layer: int) -> Itera
     total = cache["resid_pre"] + cache["attn_out"]
     if not model.cfg.attn_only:
         total = total + cache["mlp_out"]
-        out = cache["post"] @ block.mlp.W_out + block.mlp.b_out
+        out = cache["post"] @ numbers_of(block.mlp, "W_out") + block.mlp.b_out
         if not model.cfg.use_normalization_before_and_after:
             yield _row(f"{prefix}post @ W_out", out, cache["mlp_out"])
     values = cache["v"].repeat_interleave(cache["pattern"].shape[1] // cache["v"].shape[2], dim=2)

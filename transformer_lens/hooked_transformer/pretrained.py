@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +19,23 @@ if TYPE_CHECKING:
     pass
 
 T = TypeVar("T", bound="PretrainedMixin")
+# Arguments that the caller of from_pretrained has named, rather than left at their defaults.
+_named: ContextVar[frozenset[str]] = ContextVar("named_arguments", default=frozenset())
+
+
+def _noting_what_is_named(function: Callable[..., T]) -> Callable[..., T]:
+    """Lets a function know which of its arguments were given."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def noting(*args: Any, **kwargs: Any) -> T:
+        token = _named.set(frozenset(signature.bind_partial(*args, **kwargs).arguments))
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _named.reset(token)
+
+    return noting
 
 
 class PretrainedMixin:
@@ -27,6 +47,7 @@ class PretrainedMixin:
     move_model_modules_to_device: Callable[[], None]
 
     @classmethod
+    @_noting_what_is_named
     def from_pretrained(
         cls: type[T],
         model_name: str | Path | None = None,
@@ -60,6 +81,10 @@ class PretrainedMixin:
         adapter: str | Path | None = None,
         check_memory: bool = True,
         progress: bool | None = None,
+        quantization_config: Any = None,
+        load_in_4bit: bool | None = None,
+        load_in_8bit: bool | None = None,
+        dequantize: bool = False,
         **from_pretrained_kwargs: Any,
     ) -> T:
         """Loads a checkpoint into a new model.
@@ -103,6 +128,11 @@ class PretrainedMixin:
                 also be an adapter itself, which names its base, and `hf_model` a ``PeftModel``.
             check_memory: Whether a load that the machine cannot hold is refused before anything is read.
             progress: Whether a byte progress bar is shown; None: in a terminal, after a second.
+            quantization_config: A ``BitsAndBytesConfig``, or its dict: matrices are processed, and then packed, one at a
+                time. A checkpoint that is packed already needs no argument.
+            load_in_4bit: Short for a config of transformers' defaults.
+            load_in_8bit: Short for a config of transformers' defaults.
+            dequantize: Loads packed matrices as numbers: every step of processing is legal then.
             **from_pretrained_kwargs: Arguments of transformers' ``from_pretrained`` that mean something here
                 (``torch_dtype``); any other is refused by name.
 
@@ -124,6 +154,7 @@ class PretrainedMixin:
                     center_unembed=center_unembed,
                     fold_value_biases=fold_value_biases,
                     refactor_factored_attn_matrices=refactor_factored_attn_matrices,
+                    explicit=_named.get(),
                 ),
                 checkpoint_index=checkpoint_index,
                 checkpoint_value=loading.one_of(checkpoint_value, checkpoint_label),
@@ -144,6 +175,8 @@ class PretrainedMixin:
                 adapter=None if adapter is None else str(adapter),
                 check_memory=check_memory,
                 progress=progress,
+                quantize=loading.requested_quantization(quantization_config, load_in_4bit, load_in_8bit),
+                dequantize=dequantize,
             )
         )
         if tokenizer is None:
@@ -153,6 +186,7 @@ class PretrainedMixin:
                 prepared.cfg, tokenizer, move_to_device=False, default_padding_side=default_padding_side
             )
         model.load_report = prepared.load_into(model)  # type: ignore[arg-type]
+        model.cfg.load_in_4bit = any(kind in model.load_report.quantization for kind in ("nf4", "fp4"))
         return model
 
     @classmethod

@@ -30,6 +30,7 @@ from transformer_lens.loading.errors import (
 )
 from transformer_lens.loading.pretrained import Prepared, prepare
 from transformer_lens.loading.processing import Flags
+from transformer_lens.loading.quantization.settings import requested as requested_quantization
 from transformer_lens.loading.report import LoadReport
 from transformer_lens.loading.request import Request, one_of, refuse_unknown_arguments, requested_dtype
 from transformer_lens.loading.sources.model_names import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
@@ -82,5 +83,6 @@ __all__ = [
     "prepare",
     "refuse_unknown_arguments",
     "requested_dtype",
+    "requested_quantization",
     "verify",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,8 +23,9 @@ from transformer_lens.loading.checkpoint import (
     read_config_json,
 )
 from transformer_lens.loading.checkpoint.adapter import is_adapter, merge_adapter, open_adapter
+from transformer_lens.loading.checkpoint.live_model import load_dequantized
 from transformer_lens.loading.conversion import Architecture, Converted, convert, read_config
-from transformer_lens.loading.errors import LoadingError, QuantizedTensorError
+from transformer_lens.loading.errors import LoadingError
 from transformer_lens.loading.loaders.choose import Choice
 from transformer_lens.loading.memory import available
 from transformer_lens.loading.memory.fresh import give_back
@@ -31,6 +33,10 @@ from transformer_lens.loading.memory.threads import load_threads
 from transformer_lens.loading.placement.devices import place
 from transformer_lens.loading.processing import Plan
 from transformer_lens.loading.progress import byte_progress
+from transformer_lens.loading.quantization.methods import BITSANDBYTES, method_of, refuse
+from transformer_lens.loading.quantization.quantization import Quantization
+from transformer_lens.loading.quantization.settings import settings_of
+from transformer_lens.loading.quantization.stored import with_packed_matrices
 from transformer_lens.loading.report import LoadReport
 from transformer_lens.loading.request import Request
 from transformer_lens.loading.savings import savings
@@ -55,6 +61,7 @@ class Prepared:
         source: Where the tokenizer is; None without a name.
         request: What was asked for.
         choice: The loader.
+        quantization: What is packed, and why what is not.
         seconds: By stage so far.
     """
 
@@ -67,6 +74,7 @@ class Prepared:
     source: Source | None
     request: Request
     choice: Choice
+    quantization: Quantization
     seconds: dict[str, float] = field(default_factory=dict)
 
     def load_tokenizer(self) -> Any | None:
@@ -139,6 +147,7 @@ class Prepared:
             dropped=dict(self.converted.dropped),
             savings=self.savings(),
             versions=versions(),
+            **self.quantization.facts(self.weights, self.converted),
         )
 
 
@@ -155,14 +164,20 @@ def prepare(request: Request) -> Prepared:
         checkpoint, architecture = _open(request, source)
     with _timed(seconds, "plan"):
         cfg = _config(request, checkpoint, architecture, step)
-        converted = convert(checkpoint.weights, architecture, cfg, checkpoint.config, checkpoint.label)
+        file_cfg = copy.copy(cfg)
+        quantization = Quantization.of(request, checkpoint, architecture)
+        converted = convert(quantization.file(), architecture, cfg, checkpoint.config, checkpoint.label)
         weights, cfg = _with_context_length(converted.weights, cfg, request.n_ctx)
         if request.dtype is None:
             cfg.dtype = converted.weights["embed.W_E"].dtype
-        plan = processing.plan(request.flags, cfg)
-        weights, cfg = processing.apply(plan, weights, cfg)
-        weights = place(weights, cfg)
-    return Prepared(cfg, weights, plan, converted, checkpoint, architecture, source, request, choice, seconds)
+        plan = processing.plan(request.flags, cfg, [name for name, tensor in weights.items() if tensor.packed])
+        processed, cfg = processing.apply(plan, weights, cfg)
+        untouched = [name for name, tensor in processed.items() if tensor is converted.weights.get(name)]
+        weights = quantization.pack(place(processed, cfg), untouched, file_cfg, cfg.dtype)
+        quantization.require(weights)
+    return Prepared(
+        cfg, weights, plan, converted, checkpoint, architecture, source, request, choice, quantization, seconds
+    )
 
 
 def _source(request: Request) -> tuple[Source | None, int | None]:
@@ -194,11 +209,7 @@ def _resolve(request: Request, name: str, revision: str | None = None, subfolder
 def _open(request: Request, source: Source | None) -> tuple[Checkpoint, Architecture]:
     """Returns the checkpoint and its table."""
     if request.hf_model is not None:
-        checkpoint = from_live_model(request.hf_model, request.model_name)
-        architecture = architectures.find(checkpoint.config, checkpoint.label)
-        skip = architecture.beyond(request.first_n_layers)
-        kept = checkpoint.weights.without(key for key in checkpoint.weights if skip(key))
-        return replace(checkpoint, weights=kept), architecture
+        return _open_live(request.hf_model, request.model_name, request)
     assert source is not None
     adapter = None if request.adapter is None else open_adapter(_resolve(request, request.adapter), "map")
     if not isinstance(source, GGUFSource) and is_adapter(source):
@@ -212,29 +223,31 @@ def _open(request: Request, source: Source | None) -> tuple[Checkpoint, Architec
         checkpoint = open_gguf(source, io=request.io)
         return checkpoint, architectures.find(checkpoint.config, checkpoint.label)
     config = read_config_json(source)
-    refuse_packed(config, source.label)
+    method = method_of(config, source.label)
+    if method is not None and method != BITSANDBYTES:
+        refuse(method, source.label, request.dequantize)
+        architectures.find(config, source.label)
+        return _open_live(load_dequantized(source, method), source.label, request)
     architecture = architectures.find(config, source.label)
     skip = architecture.beyond(request.first_n_layers)
     checkpoint = open_checkpoint(source, config, skip, request.io)
+    if method is not None:
+        settings = settings_of(config["quantization_config"], f"the quantization_config of {source.label}")
+        plain = {name: value for name, value in config.items() if name != "quantization_config"}
+        weights = with_packed_matrices(checkpoint.weights, settings, source.label)
+        checkpoint = replace(checkpoint, config=plain, weights=weights)
     if adapter is not None:
         merged = merge_adapter(checkpoint.weights, adapter, architecture.prefix, architecture.is_transposed)
         checkpoint = replace(checkpoint, weights=merged, label=f"{checkpoint.label} with {adapter.label}")
     return checkpoint, architecture
 
 
-def refuse_packed(config: Mapping[str, Any], label: str) -> None:
-    """Raises for a checkpoint whose weights are packed, before anything is read.
-
-    Raises:
-        QuantizedTensorError: config.json has a quantization_config.
-    """
-    quantization = config.get("quantization_config")
-    if quantization:
-        method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
-        raise QuantizedTensorError(
-            f"{label} holds weights packed by {method or 'an unnamed method'}: this release loads plain weights.\n"
-            "  Load an unpacked checkpoint of the same model; dtype='bfloat16' halves its memory."
-        )
+def _open_live(hf_model: nn.Module, label: str | None, request: Request) -> tuple[Checkpoint, Architecture]:
+    checkpoint = from_live_model(hf_model, label)
+    architecture = architectures.find(checkpoint.config, checkpoint.label)
+    skip = architecture.beyond(request.first_n_layers)
+    kept = checkpoint.weights.without(key for key in checkpoint.weights if skip(key))
+    return replace(checkpoint, weights=kept), architecture
 
 
 def _config(

@@ -39,6 +39,10 @@ class LoadReport:
         tied: (parameter, other parameter) that read one tensor of the checkpoint.
         dropped: Keys of the checkpoint that were not read, each with the reason.
         savings: What other arguments would have saved, a sentence each.
+        quantization: How packed weights are packed, in words; empty without any.
+        packed: Parameters that are packed.
+        bytes_packed: Of them, with their scales; part of the bytes above.
+        dequantized: Parameters that are numbers though the checkpoint has them packed, each with the reason.
         versions: Of torch, transformers (if imported) and transformer_lens.
     """
 
@@ -67,6 +71,10 @@ class LoadReport:
     dropped: Mapping[str, str] = field(default_factory=dict)
     savings: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    quantization: str = ""
+    packed: tuple[str, ...] = ()
+    bytes_packed: int = 0
+    dequantized: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the facts as plain values."""
@@ -108,6 +116,11 @@ class LoadReport:
             lines.append(f"  zero-filled: {', '.join(collapse(self.zero_filled))}")
         if self.dropped:
             lines.append(f"  not read: {', '.join(collapse(self.dropped))}")
+        if self.packed:
+            lines.append(f"  packed: {self.quantization}: {gib(self.bytes_packed)} in {len(self.packed)} matrices")
+        for reason in dict.fromkeys(self.dequantized.values()):
+            names = [name for name, why in self.dequantized.items() if why == reason]
+            lines.append(f"  dequantized: {', '.join(collapse(names))}: {reason}")
         lines += [f"  could save: {sentence}" for sentence in self.savings]
         return "\n".join(lines)
 

@@ -9,6 +9,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from transformer_lens.loading.quantization.packed import Packing
+
 
 class Held(Enum):
     """What having a tensor costs, and who else holds its memory."""
@@ -50,7 +52,8 @@ class LazyTensor:
             write to it; a MAPPED or BORROWED one must never be written to by the loader.
         device: Where the tensor lies.
         layout: The axes' names, space separated, once conversion has given them ("head d_model d_head"); else "".
-        packed: True for an opaque quantized weight (its bytes are not numbers).
+        packed: How an opaque quantized weight is packed: `make` returns bitsandbytes' own parameter, whose bytes are
+            not numbers, and `shape` is that of the numbers. None for any other tensor.
         sources: The promises that this one reads, so that the cost of keeping them is known.
     """
 
@@ -61,7 +64,7 @@ class LazyTensor:
     make: Callable[[], Tensor] = field(repr=False)
     device: torch.device = torch.device("cpu")
     layout: str = ""
-    packed: bool = False
+    packed: Packing | None = None
     sources: tuple[LazyTensor, ...] = field(default=(), repr=False)
 
     @property
@@ -74,7 +77,9 @@ class LazyTensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensor."""
+        """Bytes of the tensor, with its scales if it is packed."""
+        if self.packed is not None:
+            return self.packed.nbytes
         return self.numel * element_size(self.dtype)
 
     @property
@@ -86,6 +91,7 @@ class LazyTensor:
         self, function: Callable[[Tensor], Tensor], shape: Iterable[int], layout: str, step: str = ""
     ) -> LazyTensor:
         """Returns a promise of a view: `function` must not copy."""
+        assert self.packed is None, "packed bytes are not seen through a layout"
         make = self.make
         return replace(
             self,

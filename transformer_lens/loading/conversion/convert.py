@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
@@ -27,6 +27,7 @@ class Converted:
         dropped: Keys that none reads, each with the reason.
         zero_filled: Our names that the file has nothing for.
         tied: Our names that read the same tensor as another: (name, the other).
+        unpacked: Our names that are numbers though the file's tensor is packed, each with the reason.
     """
 
     weights: Weights
@@ -34,6 +35,7 @@ class Converted:
     dropped: Mapping[str, str]
     zero_filled: tuple[str, ...]
     tied: tuple[tuple[str, str], ...]
+    unpacked: Mapping[str, str] = field(default_factory=dict)
 
 
 def _unread(file: Weights, reader: Reader, architecture: Architecture, n_layers: int, label: str) -> dict[str, str]:
@@ -104,7 +106,9 @@ def convert(
     if reader.mismatched:
         raise LayoutMismatchError(_alike(reader.mismatched))
     dropped = _unread(file, reader, architecture, cfg.n_layers, label)
-    return Converted(Weights(out), tuple(reader.used), dropped, tuple(reader.zero_filled), tuple(reader.tied))
+    return Converted(
+        Weights(out), tuple(reader.used), dropped, tuple(reader.zero_filled), tuple(reader.tied), reader.unpacked
+    )
 
 
 def _alike(mismatched: Mapping[str, str], limit: int = 4) -> str:

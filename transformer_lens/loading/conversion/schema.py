@@ -12,6 +12,12 @@ READERS: Mapping[str, tuple[tuple[str, str | None], ...]] = {
     "ln2": (("mlp.W_in", "mlp.b_in"), ("mlp.W_gate", "mlp.b_gate")),
     "ln_final": (("unembed.W_U", "unembed.b_U"),),
 }
+# The axes of the matrices, by the last part of their names: what ``nn.Linear`` would hold.
+MATRICES: Mapping[str, str] = {
+    "W_Q": "head d_model d_head", "W_K": "kv_head d_model d_head", "W_V": "kv_head d_model d_head",
+    "W_O": "head d_head d_model", "W_in": "d_model d_mlp", "W_gate": "d_model d_mlp", "W_out": "d_mlp d_model",
+    "W_U": "d_model d_vocab_out",
+}  # fmt: skip
 # What writes to the residual stream.
 WRITERS: tuple[str, ...] = (
     "embed.W_E", "pos_embed.W_pos", "attn.W_O", "attn.b_O", "mlp.W_out", "mlp.b_out",
@@ -60,12 +66,12 @@ def block_schema(cfg: HookedTransformerConfig) -> dict[str, str]:
         if cfg.use_normalization_before_and_after:
             out |= _norm("ln2_post", cfg)
     out |= {
-        "attn.W_Q": "head d_model d_head",
-        "attn.W_O": "head d_head d_model",
+        "attn.W_Q": MATRICES["W_Q"],
+        "attn.W_O": MATRICES["W_O"],
         "attn.b_Q": "head d_head",
         "attn.b_O": "d_model",
-        grouped("attn.W_K", cfg): "kv_head d_model d_head",
-        grouped("attn.W_V", cfg): "kv_head d_model d_head",
+        grouped("attn.W_K", cfg): MATRICES["W_K"],
+        grouped("attn.W_V", cfg): MATRICES["W_V"],
         grouped("attn.b_K", cfg): "kv_head d_head",
         grouped("attn.b_V", cfg): "kv_head d_head",
     }
@@ -73,10 +79,10 @@ def block_schema(cfg: HookedTransformerConfig) -> dict[str, str]:
         out |= {"attn.q_norm.w": "d_head", "attn.k_norm.w": "d_head"}
     if cfg.attn_only:
         return out
-    out["mlp.W_in"] = "d_model d_mlp"
+    out["mlp.W_in"] = MATRICES["W_in"]
     if cfg.gated_mlp:
-        out["mlp.W_gate"] = "d_model d_mlp"
-    out |= {"mlp.b_in": "d_mlp", "mlp.W_out": "d_mlp d_model", "mlp.b_out": "d_model"}
+        out["mlp.W_gate"] = MATRICES["W_gate"]
+    out |= {"mlp.b_in": "d_mlp", "mlp.W_out": MATRICES["W_out"], "mlp.b_out": "d_model"}
     if cfg.gated_mlp_bias:
         out["mlp.b_gate"] = "d_mlp"
     if cfg.is_layer_norm_activation() and cfg.normalization_type == "LN":
@@ -95,4 +101,4 @@ def schema(cfg: HookedTransformerConfig) -> dict[str, str]:
     for layer in range(cfg.n_layers):
         out |= {f"blocks.{layer}.{name}": axes for name, axes in block.items()}
     out |= _norm("ln_final", cfg)
-    return out | {"unembed.W_U": "d_model d_vocab_out", "unembed.b_U": "d_vocab_out"}
+    return out | {"unembed.W_U": MATRICES["W_U"], "unembed.b_U": "d_vocab_out"}
