@@ -28,6 +28,9 @@ from transformer_lens.loading.errors import (
     UnknownModelError,
     UnsupportedArchitectureError,
 )
+from transformer_lens.loading.load_plan import LoadPlan, ModePlan, Option
+from transformer_lens.loading.memory.arithmetic import DeviceCost
+from transformer_lens.loading.plan_load import admit, plan_load
 from transformer_lens.loading.pretrained import Prepared, prepare
 from transformer_lens.loading.processing import Flags
 from transformer_lens.loading.report import LoadReport
@@ -55,13 +58,17 @@ __all__ = [
     "NON_HF_HOSTED_MODEL_NAMES",
     "OFFICIAL_MODEL_NAMES",
     "CorruptCheckpointError",
+    "DeviceCost",
     "Flags",
     "InsufficientMemoryError",
     "LayoutMismatchError",
     "LoadModeFallbackWarning",
+    "LoadPlan",
     "LoadReport",
     "LoadingError",
     "MissingTensorError",
+    "ModePlan",
+    "Option",
     "Prepared",
     "QuantizedTensorError",
     "Request",
@@ -69,6 +76,7 @@ __all__ = [
     "UnhandledConfigError",
     "UnknownModelError",
     "UnsupportedArchitectureError",
+    "admit",
     "convert_hf_model_config",
     "fill_missing_keys",
     "get_checkpoint_labels",
@@ -79,6 +87,7 @@ __all__ = [
     "load_tokenizer",
     "make_model_alias_map",
     "one_of",
+    "plan_load",
     "prepare",
     "refuse_unknown_arguments",
     "requested_dtype",

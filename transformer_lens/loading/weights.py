@@ -52,6 +52,8 @@ class LazyTensor:
         layout: The axes' names, space separated, once conversion has given them ("head d_model d_head"); else "".
         packed: True for an opaque quantized weight (its bytes are not numbers).
         sources: The promises that this one reads, so that the cost of keeping them is known.
+        whole: Bytes of the memory that a FRESH `make` allocates where the promise is a part of it; 0 where it is all.
+        working: Bytes that `make` takes at its peak beside its result and what its sources take.
     """
 
     shape: tuple[int, ...]
@@ -63,6 +65,8 @@ class LazyTensor:
     layout: str = ""
     packed: bool = False
     sources: tuple[LazyTensor, ...] = field(default=(), repr=False)
+    whole: int = 0
+    working: int = 0
 
     @property
     def numel(self) -> int:
@@ -82,6 +86,11 @@ class LazyTensor:
         """Bytes of private memory that keeping the promise takes for good."""
         return self.nbytes if self.held is Held.FRESH else 0
 
+    @property
+    def allocates(self) -> int:
+        """Bytes of the memory that `make` returns a part of, or all; 0 for what is mapped or borrowed."""
+        return max(self.whole, self.cost) if self.held is Held.FRESH else 0
+
     def view(
         self, function: Callable[[Tensor], Tensor], shape: Iterable[int], layout: str, step: str = ""
     ) -> LazyTensor:
@@ -93,6 +102,7 @@ class LazyTensor:
             layout=layout,
             make=lambda: function(make()),
             origin=self.origin.then(step) if step else self.origin,
+            whole=self.allocates,
         )
 
     @classmethod

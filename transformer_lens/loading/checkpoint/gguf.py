@@ -177,7 +177,9 @@ def _promise(key: str, tensor: GGUFTensor, raw: Region, packing: _Packing, heads
     def make() -> Tensor:
         return _unpacked(raw.map() if io == "map" else raw.read(), tensor.shape, dtype, packing, heads)
 
-    return LazyTensor(tensor.shape, dtype, Held.FRESH, Origin(key, raw.path.name, steps), make)
+    # A block is unpacked into float32, by way of a few intermediates of its size.
+    working = 4 * 4 * _BLOCK + (0 if io == "map" else raw.nbytes)
+    return LazyTensor(tensor.shape, dtype, Held.FRESH, Origin(key, raw.path.name, steps), make, working=working)
 
 
 def _unpacked(raw: Tensor, shape: tuple[int, ...], dtype: torch.dtype, packing: _Packing, heads: int) -> Tensor:

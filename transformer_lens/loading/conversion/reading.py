@@ -171,7 +171,7 @@ class Reader:
             return None
         see: Callable[[Tensor], Tensor] = (lambda tensor: view(tensor[first:])) if first else view
         out = source.view(see, view.result, wanted.axes)
-        return replace(out, held=Held.FRESH, sources=(source,)) if view.copies else out
+        return replace(out, held=Held.FRESH, sources=(source,), whole=0) if view.copies else out
 
     def _view(self, recipe: Take, wanted: Wanted) -> View:
         known = {**{name: value for name, value in self._config.items() if isinstance(value, int)}, **self._sizes}

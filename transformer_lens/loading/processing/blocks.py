@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+
+from transformer_lens.loading.weights import element_size
 
 # Small enough that a block stays in a core's cache between one operation and the next.
 _BLOCK_BYTES = 1 << 20
@@ -30,6 +32,19 @@ def blocks(tensor: Tensor, axis: int) -> Iterator[slice]:
     step = max(1, _BLOCK_BYTES // bytes_each)
     for start in range(0, length, step):
         yield slice(start, min(start + step, length))
+
+
+def largest_block(shape: Sequence[int], inner: torch.dtype) -> int:
+    """Returns the bytes that a block of a tensor of this shape may have, whichever of its axes is cut.
+
+    A slice of the outermost axis is not cut further. That axis is the first in most tensors of ours, and where it is
+    another it is a long one.
+    """
+    numel = 1
+    for size in shape:
+        numel *= size
+    each = numel // max(shape[0], 1) * element_size(inner) if shape else 0
+    return min(numel * element_size(inner), max(_BLOCK_BYTES, each))
 
 
 def contract(weight: Tensor, vector: Tensor, over: int, inner: torch.dtype) -> Tensor:
