@@ -121,17 +121,6 @@ CASES = (
 )
 
 
-def load(folder: str, case: Mapping[str, Any]) -> Any:
-    """What the child measures."""
-    from transformer_lens import HookedTransformer
-
-    method = HookedTransformer.from_pretrained if case["processed"] else HookedTransformer.from_pretrained_no_processing
-    given: dict[str, Any] = {"model_name": folder}
-    if case["live"]:
-        given = {"hf_model": _live(folder)}
-    return lambda: method(**given, device="cpu", progress=False, **case["arguments"])
-
-
 def _live(folder: str) -> Any:
     from transformers import AutoModelForCausalLM
 
@@ -150,7 +139,8 @@ def compare(case: Case) -> Comparison:
     given: dict[str, Any] = {"hf_model": _live(str(folder))} if case.live else {"model_name": folder}
     plan = HookedTransformer.plan_load(**given, device="cpu", **flags, **case.arguments)
     cost = plan.taken.main
-    found = measure(f"{ROOT / 'benchmarks' / 'plan.py'}:load", str(folder), asdict(case))
+    args = (str(folder), case.processed, case.live, dict(case.arguments))
+    found = measure(f"{ROOT / 'benchmarks' / 'loads.py'}:planned", *args)
     return Comparison(
         case.label,
         model=cost.mapped + cost.borrowed + cost.allocated,
