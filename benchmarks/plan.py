@@ -4,7 +4,9 @@
 
 Private memory, as ``benchmarks/memory.py`` counts it: at the end of the load, and at its peak. An error is relative to
 what was measured; where the plan says that a load takes less than a tenth of the model (it maps or borrows the rest),
-to the bytes of the model: what is left there is Python's own objects. The command fails where an error is above 3 %.
+to the bytes of the model: what is left there is Python's own objects. A peak that lasts less than a sample is missed
+and none is made up, so a load whose peak was measured below the plan's is measured up to three times and the highest
+is taken. The command fails where an error is above 3 %.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.families import make
 from benchmarks.memory import ROOT, can_measure, measure
-from benchmarks.shapes import make
 
 OUT = ROOT / "benchmarks" / "out"
 WITHIN = 0.03
@@ -33,7 +35,7 @@ class Case:
     """A load.
 
     Attributes:
-        shape: Name in ``benchmarks/shapes.py``.
+        shape: Name in ``benchmarks.families.py``.
         processed: Whether it is ``from_pretrained``; else ``from_pretrained_no_processing``.
         arguments: Of that method.
         live: Whether a live transformers model is given in place of the folder.
@@ -140,15 +142,21 @@ def compare(case: Case) -> Comparison:
     plan = HookedTransformer.plan_load(**given, device="cpu", **flags, **case.arguments)
     cost = plan.taken.main
     args = (str(folder), case.processed, case.live, dict(case.arguments))
-    found = measure(f"{ROOT / 'benchmarks' / 'loads.py'}:planned", *args)
-    return Comparison(
-        case.label,
-        model=cost.mapped + cost.borrowed + cost.allocated,
-        planned_end=cost.allocated,
-        measured_end=found.kept,
-        planned_peak=cost.peak,
-        measured_peak=found.peak,
-    )
+    peak = 0
+    for _ in range(3):
+        found = measure(f"{ROOT / 'benchmarks' / 'loads.py'}:planned", *args)
+        peak = max(peak, found.peak)
+        comparison = Comparison(
+            case.label,
+            model=cost.mapped + cost.borrowed + cost.allocated,
+            planned_end=cost.allocated,
+            measured_end=found.kept,
+            planned_peak=cost.peak,
+            measured_peak=peak,
+        )
+        if comparison.errors[1] <= WITHIN:
+            break
+    return comparison
 
 
 def as_table(found: Sequence[Comparison]) -> Table:

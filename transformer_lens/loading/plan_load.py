@@ -36,7 +36,7 @@ def plan_load(request: Request) -> LoadPlan:
     Raises:
         LoadingError: What the load itself would raise before it reads a number.
     """
-    return plan_of(prepare(replace(request, headers_only=True)))
+    return plan_of(prepare(replace(request, fetch="none")))
 
 
 def admit(request: Request) -> Prepared:
@@ -50,16 +50,17 @@ def admit(request: Request) -> Prepared:
     """
     if not request.check_memory:
         return prepare(request)
-    prepared = prepare(request)
+    prepared = prepare(replace(request, fetch="rest"))
     refuse_what_does_not_fit(prepared)
-    return prepared
+    return prepare(request) if prepared.checkpoint.remote else prepared
 
 
 def plan_of(prepared: Prepared) -> LoadPlan:
     """Returns the plan of a load that is decided."""
     modes = ("assign", "copy") if can_assign() else ("copy",)
     plans = {mode: _mode_plan(prepared, mode) for mode in modes}
-    return LoadPlan(prepared.report(), plans, options_of(prepared, plans[prepared.choice.mode]))
+    options = options_of(prepared, plans[prepared.choice.mode])
+    return LoadPlan(prepared.report(), plans, options, prepared.checkpoint.remote)
 
 
 def refuse_what_does_not_fit(prepared: Prepared) -> None:

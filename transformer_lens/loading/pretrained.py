@@ -202,6 +202,7 @@ def _resolve(request: Request, name: str, revision: str | None = None, subfolder
         token=request.token,
         cache_dir=None if request.cache_dir is None else str(request.cache_dir),
         local_files_only=request.local_files_only,
+        fetch=request.fetch,
     )
 
 

@@ -27,8 +27,8 @@ class Request:
         flags: Steps of processing.
         dtype: Of the parameters; None takes the checkpoint's.
         device: Where the parameters will be; None takes the best at hand.
-        headers_only: Whether a file of weights that is not here is asked for its header, and not fetched: enough for
-            a plan, not for a load.
+        fetch: Which files may be fetched: "all"; "rest": all but safetensors files that are not here, whose headers
+            are read where they are, which is enough for a plan; "none" of the files of weights.
     """
 
     model_name: str | None = None
@@ -52,7 +52,7 @@ class Request:
     trust_remote_code: bool = False
     adapter: str | None = None
     check_memory: bool = True
-    headers_only: bool = False
+    fetch: str = "all"
     progress: bool | None = None
 
     def __post_init__(self) -> None:

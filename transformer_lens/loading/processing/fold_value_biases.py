@@ -47,7 +47,7 @@ def _output_bias(bias: LazyTensor, value_bias: LazyTensor, matrix: LazyTensor) -
                 out = out + each[head] @ weight[head].to(inner)
         return out
 
-    working = 3 * largest_block(output.shape, inner_dtype(output.dtype, base.dtype))
+    working = 2 * largest_block(output.shape, inner_dtype(output.dtype, base.dtype))
     return computed(bias, total, "value biases folded in", (base, values, output), working)
 
 

@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 
 from transformer_lens.loading.memory.fresh import empty_in_order, order_of
-from transformer_lens.loading.processing.blocks import blocks, contract, inner_dtype, largest_block, outermost
+from transformer_lens.loading.processing.blocks import (
+    blocks,
+    contract,
+    inner_dtype,
+    largest_block,
+    outermost,
+    scratch_for,
+)
 from transformer_lens.loading.weights import Held, LazyTensor, Origin, element_size
 
 
@@ -121,8 +128,9 @@ def _working(chain: Chain) -> int:
     if not chain.operations:
         through = source.device != chain.device and source.dtype != chain.dtype
         return source.numel * element_size(chain.dtype) if through else 0
-    # At most three of a block's size: the block in the inner dtype, the result before it is rounded, a product.
-    return 3 * largest_block(source.shape, inner_dtype(source.dtype, chain.dtype))
+    inner = inner_dtype(source.dtype, chain.dtype)
+    computes_in_place = source.dtype == chain.dtype == inner and source.device == chain.device
+    return 0 if computes_in_place else largest_block(source.shape, inner)
 
 
 def unrounded(tensor: LazyTensor) -> LazyTensor:
@@ -142,13 +150,17 @@ def _evaluate(chain: Chain) -> Tensor:
     cut = outermost(source)
     steps = _steps(chain, source, cut, inner)
     direct = out.dtype == inner and out.device == source.device
+    scratch = None if direct else scratch_for(source, cut, inner)
     for part in blocks(source, cut):
-        block = source.narrow(cut, part.start, part.stop - part.start)
-        target = out.narrow(cut, part.start, part.stop - part.start)
-        value = target if direct else torch.empty_like(block, dtype=inner)
-        steps[0](block, part, value)
-        for step in steps[1:]:
-            step(value, part, value)
+        length = part.stop - part.start
+        block, target = source.narrow(cut, part.start, length), out.narrow(cut, part.start, length)
+        value = target if scratch is None else scratch.narrow(cut, 0, length)
+        if block.dtype != inner:
+            # An operation on two dtypes would make memory of its own for this.
+            block = value.copy_(block)
+        for step in steps:
+            step(block, part, value)
+            block = value
         if value is not target:
             target.copy_(value)
     return out

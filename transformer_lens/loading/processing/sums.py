@@ -59,5 +59,5 @@ def added(bias: LazyTensor, weight: LazyTensor, vector: LazyTensor, over: str, s
         product = contract(tensor, along.make(), axis, inner)
         return base.make().to(product.device, inner) + product
 
-    working = 3 * largest_block(matrix.shape, inner_dtype(matrix.dtype, base.dtype))
+    working = 2 * largest_block(matrix.shape, inner_dtype(matrix.dtype, base.dtype))
     return computed(bias, total, step, (base, matrix, along), working)
