@@ -176,12 +176,7 @@ class PretrainedMixin:
         Raises:
             LoadingError: What the load itself would raise before it reads a number.
         """
-        given = inspect.signature(PretrainedMixin.from_pretrained).bind(model_name, *positional, **arguments)
-        given.apply_defaults()
-        found = dict(given.arguments)
-        for name in ("tokenizer", "default_padding_side"):
-            del found[name]
-        return loading.plan_load(_request(dict(found.pop("from_pretrained_kwargs")), **found))
+        return loading.plan_load(request_of(model_name, *positional, **arguments))
 
     @classmethod
     def from_pretrained_no_processing(
@@ -213,6 +208,16 @@ class PretrainedMixin:
             default_padding_side=default_padding_side,
             **from_pretrained_kwargs,
         )
+
+
+def request_of(*positional: Any, **arguments: Any) -> loading.Request:
+    """Returns a call of ``from_pretrained`` as a request."""
+    given = inspect.signature(PretrainedMixin.from_pretrained).bind(*positional, **arguments)
+    given.apply_defaults()
+    found = dict(given.arguments)
+    for name in ("tokenizer", "default_padding_side"):
+        del found[name]
+    return _request(dict(found.pop("from_pretrained_kwargs")), **found)
 
 
 def _request(

@@ -28,6 +28,7 @@ from transformer_lens.loading.errors import (
     UnknownModelError,
     UnsupportedArchitectureError,
 )
+from transformer_lens.loading.inspection import Inspection, inspect_checkpoint
 from transformer_lens.loading.load_plan import LoadPlan, ModePlan, Option
 from transformer_lens.loading.memory.arithmetic import DeviceCost
 from transformer_lens.loading.plan_load import admit, plan_load
@@ -60,6 +61,7 @@ __all__ = [
     "CorruptCheckpointError",
     "DeviceCost",
     "Flags",
+    "Inspection",
     "InsufficientMemoryError",
     "LayoutMismatchError",
     "LoadModeFallbackWarning",
@@ -84,6 +86,7 @@ __all__ = [
     "get_official_model_name",
     "get_pretrained_model_config",
     "get_pretrained_state_dict",
+    "inspect_checkpoint",
     "load_tokenizer",
     "make_model_alias_map",
     "one_of",

@@ -194,6 +194,14 @@ def _source(request: Request) -> tuple[Source | None, int | None]:
     return _resolve(request, request.model_name, revision, request.subfolder), step
 
 
+def source_of(request: Request) -> Source:
+    """Returns where the name of a request points."""
+    source, _ = _source(request)
+    if source is None:
+        raise ValueError("A live model has no files.")
+    return source
+
+
 def _resolve(request: Request, name: str, revision: str | None = None, subfolder: str | None = None) -> Source:
     return resolve(
         name,

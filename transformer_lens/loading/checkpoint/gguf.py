@@ -85,6 +85,19 @@ def open_gguf(source: GGUFSource, skip: Callable[[str], bool] = lambda key: Fals
     return Checkpoint(source.label, source.kind, None, config, Weights(weights), choice)
 
 
+def tensors_of_gguf(path: Path) -> list[tuple[str, str, tuple[int, ...], int]]:
+    """Returns name, packing, shape and bytes of every tensor as the file has them, of any architecture.
+
+    Raises:
+        CorruptCheckpointError: The file is broken.
+        LoadingError: Its numbers are packed and the gguf package is not installed.
+    """
+    header = read_gguf_header(path)
+    packings = {kind: _packing(kind, path) for kind in sorted({tensor.kind for tensor in header.tensors.values()})}
+    spans = _spans(path, header, packings)
+    return [(name, packings[tensor.kind].name, tensor.shape, spans[name]) for name, tensor in header.tensors.items()]
+
+
 def _packing(kind: int, path: Path) -> _Packing:
     """Returns a packing that can be unpacked here: it was tried on a block of zeros."""
     if kind in _PLAIN:

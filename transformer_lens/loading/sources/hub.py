@@ -162,6 +162,13 @@ def remote_header(
     }
 
 
+def cache_folder() -> Path:
+    """Returns the folder in which huggingface_hub keeps what it fetches."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
 def download(
     repo: str,
     name: str,
