@@ -33,6 +33,19 @@ def ours(folder, processed, load_mode):
     return lambda: load(folder, load_mode=load_mode, dtype="float32", device="cpu", progress=False)
 
 
+def planned(folder, processed, live, arguments):
+    """This project, with any arguments, from the files or from a live model: for `benchmarks.plan`."""
+    from transformer_lens import HookedTransformer
+
+    load = HookedTransformer.from_pretrained if processed else HookedTransformer.from_pretrained_no_processing
+    given = {"model_name": folder}
+    if live:
+        from transformers import AutoModelForCausalLM
+
+        given = {"hf_model": AutoModelForCausalLM.from_pretrained(folder)}
+    return lambda: load(**given, device="cpu", progress=False, **arguments)
+
+
 def upstream(name, processed):
     """transformer-lens 3.9.0, which finds the checkpoint under its official name in the hub cache made for it."""
     import transformers.models.gpt2.modeling_gpt2  # noqa: F401  # lazily imported by upstream, inside the load

@@ -294,9 +294,9 @@ def test_skipped_modules_stay_float(folders: Any) -> None:
 
 
 def test_what_cannot_be_gathered_is_dequantized_and_named(tmp_path: Path) -> None:
-    # Rows of 36 numbers, and heads of 6 rows: blocks of 64 end inside both.
-    variant = VARIANTS["gpt-neox"]
-    sizes = {"hidden_size": 36, "num_attention_heads": 6}
+    # Rows of 36 numbers, and heads of 12 rows: blocks of 64 end inside both.
+    variant = VARIANTS["gpt-neox-square"]
+    sizes = {"hidden_size": 36, "num_attention_heads": 3, "vocab_size": 113}
     make_model(dataclasses.replace(variant, settings={**variant.settings, **sizes})).save_pretrained(tmp_path)
     theirs = load_packed(tmp_path, "nf4")
     model = HookedTransformer.from_pretrained_no_processing(hf_model=theirs, device="cpu", dtype="auto")

@@ -126,10 +126,11 @@ class PretrainedMixin:
             trust_remote_code: Lets transformers run a tokenizer's own code. Weights never run code.
             adapter: A LoRA adapter (a folder or a hub id) that is merged into the weights it touches; `model_name` may
                 also be an adapter itself, which names its base, and `hf_model` a ``PeftModel``.
-            check_memory: Whether a load that the machine cannot hold is refused before anything is read.
+            check_memory: Whether the load is planned first (:meth:`plan_load`), and refused with what would fit before
+                anything is read where the machine, or its container, cannot hold it.
             progress: Whether a byte progress bar is shown; None: in a terminal, after a second.
-            quantization_config: A ``BitsAndBytesConfig``, or its dict: matrices are processed, and then packed, one at a
-                time. A checkpoint that is packed already needs no argument.
+            quantization_config: A ``BitsAndBytesConfig``, or its dict: matrices are processed, and then packed, one
+                at a time. A checkpoint that is packed already needs no argument.
             load_in_4bit: Short for a config of transformers' defaults.
             load_in_8bit: Short for a config of transformers' defaults.
             dequantize: Loads packed matrices as numbers: every step of processing is legal then.
@@ -142,26 +143,24 @@ class PretrainedMixin:
         Raises:
             LoadingError: Of the kind that ``docs/errors.md`` lists.
         """
-        dtype = from_pretrained_kwargs.pop("torch_dtype", None) or dtype
-        loading.refuse_unknown_arguments(from_pretrained_kwargs)
-        prepared = loading.prepare(
-            loading.Request(
-                model_name=None if model_name is None else str(model_name),
-                hf_model=hf_model,
-                flags=loading.Flags(
-                    fold_ln=fold_ln,
-                    center_writing_weights=center_writing_weights,
-                    center_unembed=center_unembed,
-                    fold_value_biases=fold_value_biases,
-                    refactor_factored_attn_matrices=refactor_factored_attn_matrices,
-                    explicit=_named.get(),
-                ),
+        prepared = loading.admit(
+            _request(
+                from_pretrained_kwargs,
+                model_name=model_name,
+                fold_ln=fold_ln,
+                center_writing_weights=center_writing_weights,
+                center_unembed=center_unembed,
+                refactor_factored_attn_matrices=refactor_factored_attn_matrices,
                 checkpoint_index=checkpoint_index,
-                checkpoint_value=loading.one_of(checkpoint_value, checkpoint_label),
-                device=device if move_to_device else "cpu",
+                checkpoint_value=checkpoint_value,
+                checkpoint_label=checkpoint_label,
+                hf_model=hf_model,
+                device=device,
                 n_devices=n_devices,
+                move_to_device=move_to_device,
+                fold_value_biases=fold_value_biases,
                 default_prepend_bos=default_prepend_bos,
-                dtype=loading.requested_dtype(dtype),
+                dtype=dtype,
                 first_n_layers=first_n_layers,
                 n_ctx=n_ctx,
                 load_mode=load_mode,
@@ -172,10 +171,12 @@ class PretrainedMixin:
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
                 trust_remote_code=trust_remote_code,
-                adapter=None if adapter is None else str(adapter),
+                adapter=adapter,
                 check_memory=check_memory,
                 progress=progress,
-                quantize=loading.requested_quantization(quantization_config, load_in_4bit, load_in_8bit),
+                quantization_config=quantization_config,
+                load_in_4bit=load_in_4bit,
+                load_in_8bit=load_in_8bit,
                 dequantize=dequantize,
             )
         )
@@ -188,6 +189,28 @@ class PretrainedMixin:
         model.load_report = prepared.load_into(model)  # type: ignore[arg-type]
         model.cfg.load_in_4bit = any(kind in model.load_report.quantization for kind in ("nf4", "fp4"))
         return model
+
+    @classmethod
+    def plan_load(cls, model_name: str | Path | None = None, *positional: Any, **arguments: Any) -> loading.LoadPlan:
+        """Says what a load would take, for every load mode and device, and whether it fits; reads no numbers.
+
+        Config and headers are read, and fetched where they are not here: of a name on the hub config.json, the index
+        and, by their first bytes, the headers of safetensors files. A ``.bin`` checkpoint can only be planned when its
+        files are here.
+
+        Args:
+            model_name: As :meth:`from_pretrained` takes it.
+            *positional: As :meth:`from_pretrained` takes them.
+            **arguments: As :meth:`from_pretrained` takes them, with the same defaults. What changes no memory
+                (``tokenizer``, ``progress``, ``check_memory``) changes nothing here.
+
+        Returns:
+            The plan; ``print(plan)`` shows it, ``plan.as_dict()`` and ``plan.to_json()`` are for programs.
+
+        Raises:
+            LoadingError: What the load itself would raise before it reads a number.
+        """
+        return loading.plan_load(request_of(model_name, *positional, **arguments))
 
     @classmethod
     def from_pretrained_no_processing(
@@ -219,3 +242,91 @@ class PretrainedMixin:
             default_padding_side=default_padding_side,
             **from_pretrained_kwargs,
         )
+
+
+def request_of(*positional: Any, **arguments: Any) -> loading.Request:
+    """Returns a call of ``from_pretrained`` as a request."""
+    given = inspect.signature(PretrainedMixin.from_pretrained).bind(*positional, **arguments)
+    token = _named.set(frozenset(given.arguments))
+    given.apply_defaults()
+    found = dict(given.arguments)
+    for name in ("tokenizer", "default_padding_side"):
+        del found[name]
+    try:
+        return _request(dict(found.pop("from_pretrained_kwargs")), **found)
+    finally:
+        _named.reset(token)
+
+
+def _request(
+    others: dict[str, Any],
+    *,
+    model_name: str | Path | None,
+    fold_ln: bool,
+    center_writing_weights: bool,
+    center_unembed: bool,
+    refactor_factored_attn_matrices: bool,
+    checkpoint_index: int | None,
+    checkpoint_value: int | None,
+    checkpoint_label: int | str | None,
+    hf_model: Any,
+    device: str | torch.device | None,
+    n_devices: int,
+    move_to_device: bool,
+    fold_value_biases: bool,
+    default_prepend_bos: bool | None,
+    dtype: str | torch.dtype,
+    first_n_layers: int | None,
+    n_ctx: int | None,
+    load_mode: str,
+    io: str,
+    revision: str | None,
+    subfolder: str | None,
+    token: str | bool | None,
+    cache_dir: str | Path | None,
+    local_files_only: bool,
+    trust_remote_code: bool,
+    adapter: str | Path | None,
+    check_memory: bool,
+    progress: bool | None,
+    quantization_config: Any,
+    load_in_4bit: bool | None,
+    load_in_8bit: bool | None,
+    dequantize: bool,
+) -> loading.Request:
+    """Returns the arguments of ``from_pretrained``, checked; `others` are those that it takes by any name."""
+    dtype = others.pop("torch_dtype", None) or dtype
+    loading.refuse_unknown_arguments(others)
+    return loading.Request(
+        model_name=None if model_name is None else str(model_name),
+        hf_model=hf_model,
+        flags=loading.Flags(
+            fold_ln=fold_ln,
+            center_writing_weights=center_writing_weights,
+            center_unembed=center_unembed,
+            fold_value_biases=fold_value_biases,
+            refactor_factored_attn_matrices=refactor_factored_attn_matrices,
+            explicit=_named.get(),
+        ),
+        checkpoint_index=checkpoint_index,
+        checkpoint_value=loading.one_of(checkpoint_value, checkpoint_label),
+        device=device if move_to_device else "cpu",
+        n_devices=n_devices,
+        default_prepend_bos=default_prepend_bos,
+        dtype=loading.requested_dtype(dtype),
+        first_n_layers=first_n_layers,
+        n_ctx=n_ctx,
+        load_mode=load_mode,
+        io=io,
+        revision=revision,
+        subfolder=subfolder,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        trust_remote_code=trust_remote_code,
+        adapter=None if adapter is None else str(adapter),
+        check_memory=check_memory,
+        progress=progress,
+        quantize=loading.requested_quantization(quantization_config, load_in_4bit, load_in_8bit),
+        dequantize=dequantize,
+    )

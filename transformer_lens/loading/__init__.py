@@ -28,6 +28,10 @@ from transformer_lens.loading.errors import (
     UnknownModelError,
     UnsupportedArchitectureError,
 )
+from transformer_lens.loading.inspection import Inspection, inspect_checkpoint
+from transformer_lens.loading.load_plan import LoadPlan, ModePlan, Option
+from transformer_lens.loading.memory.arithmetic import DeviceCost
+from transformer_lens.loading.plan_load import admit, plan_load
 from transformer_lens.loading.pretrained import Prepared, prepare
 from transformer_lens.loading.processing import Flags
 from transformer_lens.loading.quantization.settings import requested as requested_quantization
@@ -56,13 +60,18 @@ __all__ = [
     "NON_HF_HOSTED_MODEL_NAMES",
     "OFFICIAL_MODEL_NAMES",
     "CorruptCheckpointError",
+    "DeviceCost",
     "Flags",
+    "Inspection",
     "InsufficientMemoryError",
     "LayoutMismatchError",
     "LoadModeFallbackWarning",
+    "LoadPlan",
     "LoadReport",
     "LoadingError",
     "MissingTensorError",
+    "ModePlan",
+    "Option",
     "Prepared",
     "QuantizedTensorError",
     "Request",
@@ -70,6 +79,7 @@ __all__ = [
     "UnhandledConfigError",
     "UnknownModelError",
     "UnsupportedArchitectureError",
+    "admit",
     "convert_hf_model_config",
     "fill_missing_keys",
     "get_checkpoint_labels",
@@ -77,9 +87,11 @@ __all__ = [
     "get_official_model_name",
     "get_pretrained_model_config",
     "get_pretrained_state_dict",
+    "inspect_checkpoint",
     "load_tokenizer",
     "make_model_alias_map",
     "one_of",
+    "plan_load",
     "prepare",
     "refuse_unknown_arguments",
     "requested_dtype",

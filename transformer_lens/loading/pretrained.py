@@ -27,7 +27,7 @@ from transformer_lens.loading.checkpoint.live_model import load_dequantized
 from transformer_lens.loading.conversion import Architecture, Converted, convert, read_config
 from transformer_lens.loading.errors import LoadingError
 from transformer_lens.loading.loaders.choose import Choice
-from transformer_lens.loading.memory import available
+from transformer_lens.loading.memory.arithmetic import held_as
 from transformer_lens.loading.memory.fresh import give_back
 from transformer_lens.loading.memory.threads import load_threads
 from transformer_lens.loading.placement.devices import place
@@ -93,8 +93,6 @@ class Prepared:
     def load_into(self, module: nn.Module) -> LoadReport:
         """Keeps every promise, places the results in a module, and reports."""
         loaders.warn_of_fallback(self.choice)
-        if self.request.check_memory:
-            available.refuse_what_does_not_fit(self.weights, self.choice.mode, self.checkpoint.label, self.savings())
         with (
             _timed(self.seconds, "load"),
             load_threads(),
@@ -104,22 +102,25 @@ class Prepared:
             give_back()
         return self.report()
 
+    def instead(self, request: Request) -> Prepared:
+        """Decides another load of the same checkpoint, which is not opened again."""
+        with warnings.catch_warnings():
+            # What there is to warn of has been said.
+            warnings.simplefilter("ignore")
+            return _decided(request, self.source, self.cfg.checkpoint_value, self.checkpoint, self.architecture, {})
+
+    def tied(self) -> frozenset[str]:
+        """Returns the parameters that read the same tensor as another."""
+        return frozenset(name for name, _ in self.converted.tied)
+
     def savings(self) -> tuple[str, ...]:
         """Returns what other arguments would save, a sentence each."""
         return savings(self.weights, self.converted.weights, self.plan, self.choice)
 
     def report(self) -> LoadReport:
         """Returns the facts of the load."""
-        held = dict.fromkeys(Held, 0)
-        per_device: dict[str, int] = {}
-        tied = {name for name, _ in self.converted.tied}
-        for name, tensor in self.weights.items():
-            kind = tensor.held if self.choice.mode == "assign" else Held.FRESH
-            if kind is Held.BORROWED and name in tied:
-                # One tensor of the live model under two names.
-                continue
-            held[kind] += tensor.nbytes
-            per_device[str(tensor.device)] = per_device.get(str(tensor.device), 0) + tensor.nbytes
+        by_device = held_as(self.weights, self.choice.mode, self.tied())
+        held = {kind: sum(kinds[kind] for kinds in by_device.values()) for kind in Held}
         io = self.checkpoint.io
         return LoadReport(
             label=self.checkpoint.label,
@@ -136,7 +137,7 @@ class Prepared:
             bytes_mapped=held[Held.MAPPED],
             bytes_borrowed=held[Held.BORROWED],
             bytes_allocated=held[Held.FRESH],
-            bytes_per_device=per_device,
+            bytes_per_device={device: sum(kinds.values()) for device, kinds in by_device.items()},
             largest_tensor=max((tensor.nbytes for tensor in self.weights.values()), default=0),
             seconds=dict(self.seconds),
             steps=self.plan.steps,
@@ -157,11 +158,24 @@ def prepare(request: Request) -> Prepared:
     Raises:
         LoadingError: Of the kind that ``docs/errors.md`` lists.
     """
-    choice = loaders.choose(request.load_mode, loaders.can_assign())
+    loaders.choose(request.load_mode, loaders.can_assign())
     seconds: dict[str, float] = {}
     with _timed(seconds, "open"):
         source, step = _source(request)
         checkpoint, architecture = _open(request, source)
+    return _decided(request, source, step, checkpoint, architecture, seconds)
+
+
+def _decided(
+    request: Request,
+    source: Source | None,
+    step: int | None,
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    seconds: dict[str, float],
+) -> Prepared:
+    """Decides everything about the load of a checkpoint that is open."""
+    choice = loaders.choose(request.load_mode, loaders.can_assign())
     with _timed(seconds, "plan"):
         cfg = _config(request, checkpoint, architecture, step)
         file_cfg = copy.copy(cfg)
@@ -195,6 +209,14 @@ def _source(request: Request) -> tuple[Source | None, int | None]:
     return _resolve(request, request.model_name, revision, request.subfolder), step
 
 
+def source_of(request: Request) -> Source:
+    """Returns where the name of a request points."""
+    source, _ = _source(request)
+    if source is None:
+        raise ValueError("A live model has no files.")
+    return source
+
+
 def _resolve(request: Request, name: str, revision: str | None = None, subfolder: str | None = None) -> Source:
     return resolve(
         name,
@@ -203,6 +225,7 @@ def _resolve(request: Request, name: str, revision: str | None = None, subfolder
         token=request.token,
         cache_dir=None if request.cache_dir is None else str(request.cache_dir),
         local_files_only=request.local_files_only,
+        fetch=request.fetch,
     )
 
 
@@ -292,7 +315,7 @@ def _with_context_length(
         if table is not None:
             raise ValueError(f"n_ctx = {n_ctx}, and the checkpoint has learned {cfg.n_ctx} positions.")
         warnings.warn(
-            f"n_ctx = {n_ctx} is more than the {cfg.n_ctx} tokens that the checkpoint was made for.", stacklevel=5
+            f"n_ctx = {n_ctx} is more than the {cfg.n_ctx} tokens that the checkpoint was made for.", stacklevel=6
         )
     if table is not None:
         cut = table.view(lambda rows: rows[:n_ctx], (n_ctx, cfg.d_model), table.layout, f"first {n_ctx} rows")

@@ -28,6 +28,8 @@ class Request:
         device: Where the parameters will be; None takes the best at hand.
         quantize: How matrices are packed on load; None leaves them as they are.
         dequantize: Whether packed matrices are loaded as numbers.
+        fetch: Which files may be fetched: "all"; "rest": all but safetensors files that are not here, whose headers
+            are read where they are, which is enough for a plan; "none" of the files of weights.
     """
 
     model_name: str | None = None
@@ -51,6 +53,7 @@ class Request:
     trust_remote_code: bool = False
     adapter: str | None = None
     check_memory: bool = True
+    fetch: str = "all"
     progress: bool | None = None
     quantize: Settings | None = None
     dequantize: bool = False

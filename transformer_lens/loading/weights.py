@@ -55,6 +55,8 @@ class LazyTensor:
         packed: How an opaque quantized weight is packed: `make` returns bitsandbytes' own parameter, whose bytes are
             not numbers, and `shape` is that of the numbers. None for any other tensor.
         sources: The promises that this one reads, so that the cost of keeping them is known.
+        whole: Bytes of the memory that a FRESH `make` allocates where the promise is a part of it; 0 where it is all.
+        working: Bytes that `make` takes at its peak beside its result and what its sources take.
     """
 
     shape: tuple[int, ...]
@@ -66,6 +68,8 @@ class LazyTensor:
     layout: str = ""
     packed: Packing | None = None
     sources: tuple[LazyTensor, ...] = field(default=(), repr=False)
+    whole: int = 0
+    working: int = 0
 
     @property
     def numel(self) -> int:
@@ -87,6 +91,11 @@ class LazyTensor:
         """Bytes of private memory that keeping the promise takes for good."""
         return self.nbytes if self.held is Held.FRESH else 0
 
+    @property
+    def allocates(self) -> int:
+        """Bytes of the memory that `make` returns a part of, or all; 0 for what is mapped or borrowed."""
+        return max(self.whole, self.cost) if self.held is Held.FRESH else 0
+
     def view(
         self, function: Callable[[Tensor], Tensor], shape: Iterable[int], layout: str, step: str = ""
     ) -> LazyTensor:
@@ -99,6 +108,7 @@ class LazyTensor:
             layout=layout,
             make=lambda: function(make()),
             origin=self.origin.then(step) if step else self.origin,
+            whole=self.allocates,
         )
 
     @classmethod

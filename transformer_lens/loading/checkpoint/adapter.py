@@ -133,6 +133,9 @@ def merge_adapter(weights: Weights, adapter: Adapter, prefix: str, transposed: C
             make=make,
             origin=base.origin.then(f"merged with {adapter.label}"),
             sources=(base, *parts.values()),
+            whole=0,
+            # peft makes the change of the weight, scaled and not, beside the weight; DoRA also the sum of both.
+            working=base.nbytes * (4 if "lora_magnitude_vector" in parts else 2),
         )
     if strange:
         raise UnexpectedTensorError(
@@ -247,7 +250,11 @@ def merged_live_layers(hf_model: nn.Module, label: str) -> dict[str, LazyTensor]
         promise = LazyTensor.of(weight.detach(), key, label, Held.BORROWED)
         if not layer.merged and layer.active_adapters:
             promise = replace(
-                promise, held=Held.FRESH, make=partial(_merged_copy, layer), origin=promise.origin.then("merged")
+                promise,
+                held=Held.FRESH,
+                make=partial(_merged_copy, layer),
+                origin=promise.origin.then("merged"),
+                working=2 * promise.nbytes,
             )
         out[key] = promise
     return out

@@ -85,6 +85,19 @@ def open_gguf(source: GGUFSource, skip: Callable[[str], bool] = lambda key: Fals
     return Checkpoint(source.label, source.kind, None, config, Weights(weights), choice)
 
 
+def tensors_of_gguf(path: Path) -> list[tuple[str, str, tuple[int, ...], int]]:
+    """Returns name, packing, shape and bytes of every tensor as the file has them, of any architecture.
+
+    Raises:
+        CorruptCheckpointError: The file is broken.
+        LoadingError: Its numbers are packed and the gguf package is not installed.
+    """
+    header = read_gguf_header(path)
+    packings = {kind: _packing(kind, path) for kind in sorted({tensor.kind for tensor in header.tensors.values()})}
+    spans = _spans(path, header, packings)
+    return [(name, packings[tensor.kind].name, tensor.shape, spans[name]) for name, tensor in header.tensors.items()]
+
+
 def _packing(kind: int, path: Path) -> _Packing:
     """Returns a packing that can be unpacked here: it was tried on a block of zeros."""
     if kind in _PLAIN:
@@ -177,7 +190,9 @@ def _promise(key: str, tensor: GGUFTensor, raw: Region, packing: _Packing, heads
     def make() -> Tensor:
         return _unpacked(raw.map() if io == "map" else raw.read(), tensor.shape, dtype, packing, heads)
 
-    return LazyTensor(tensor.shape, dtype, Held.FRESH, Origin(key, raw.path.name, steps), make)
+    # A block is unpacked into float32, by way of a few intermediates of its size.
+    working = 4 * 4 * _BLOCK + (0 if io == "map" else raw.nbytes)
+    return LazyTensor(tensor.shape, dtype, Held.FRESH, Origin(key, raw.path.name, steps), make, working=working)
 
 
 def _unpacked(raw: Tensor, shape: tuple[int, ...], dtype: torch.dtype, packing: _Packing, heads: int) -> Tensor:

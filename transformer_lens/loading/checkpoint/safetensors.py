@@ -55,10 +55,24 @@ def read_header(path: Path) -> dict[str, Region]:
         header = parse_object(text)
     except ValueError as fact:
         raise _broken(path, f"has a header that cannot be read as a JSON object ({fact})") from None
+    return regions_of(path, header, 8 + length, size)
+
+
+def regions_of(path: Path, header: dict[str, Any], begin: int = 0, size: int | None = None) -> dict[str, Region]:
+    """Returns the tensors that a header describes, in the order of the file.
+
+    Args:
+        path: The file.
+        header: As parsed.
+        begin: Where in the file the first tensor is.
+        size: Of the file; None where the file is not here.
+
+    Raises:
+        CorruptCheckpointError: The header says what cannot be.
+    """
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _broken(path, "has metadata that is not a dict of strings")
-    begin = 8 + length
     entries = sorted(
         ((name, *_entry(path, name, entry)) for name, entry in header.items()), key=lambda item: (item[3], item[4])
     )
@@ -68,8 +82,10 @@ def read_header(path: Path) -> dict[str, Region]:
         if first != end:
             what = "overlaps the tensor before it" if first < end else f"leaves {first - end} bytes before it unused"
             raise _broken(path, f"has a tensor {name!r} that {what}")
-        out[name] = Region(path, begin + first, shape, dtype, size)
+        out[name] = Region(path, begin + first, shape, dtype, size or 0)
         end = last
+    if size is None:
+        return out
     if begin + end > size:
         raise _broken(path, f"has {size} bytes of the {begin + end} that its header says: {_stopped(path)}")
     if begin + end < size:

@@ -182,7 +182,7 @@ class Reader:
             return None
         see: Callable[[Tensor], Tensor] = (lambda tensor: view(tensor[first:])) if first else view
         out = source.view(see, view.result, wanted.axes)
-        return replace(out, held=Held.FRESH, sources=(source,)) if view.copies else out
+        return replace(out, held=Held.FRESH, sources=(source,), whole=0) if view.copies else out
 
     def _packed(
         self, recipe: Take, key: str, source: LazyTensor, packing: Packing, wanted: Wanted

@@ -53,12 +53,18 @@ def require(device: torch.device, label: str) -> None:
             f"{label} is to be packed by bitsandbytes, which is not installed: pip install "
             "'transformer-lens[bitsandbytes]'.\n  dequantize=True loads packed weights as numbers, without it."
         )
-    if device.type == "cpu" and Version(found) < _FIRST_ON_CPU:
+    if not multiplies_on(device):
         raise QuantizedTensorError(
             f"{label} is to be packed by bitsandbytes, and {found} cannot multiply on a CPU: that came with "
             f"{_FIRST_ON_CPU}.\n  Install a newer one (which may take a newer torch), load on device='cuda', or load "
             "packed weights as numbers with dequantize=True."
         )
+
+
+def multiplies_on(device: torch.device) -> bool:
+    """Whether packed weights could be multiplied on a device."""
+    found = version()
+    return found is not None and (device.type != "cpu" or Version(found) >= _FIRST_ON_CPU)
 
 
 @cache

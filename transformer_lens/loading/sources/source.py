@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformer_lens.loading.errors import CorruptCheckpointError
 
@@ -26,6 +27,10 @@ class Source(ABC):
     @abstractmethod
     def find(self, name: str) -> Path | None:
         """Returns the path of a file, or None where the source has none of this name; may download it."""
+
+    def header(self, name: str) -> dict[str, Any] | None:
+        """Returns the parsed header of a safetensors file that `find` leaves where it is; None where there is none."""
+        return None
 
     def file(self, name: str) -> Path:
         """Returns the path of a file that has to be there.
