@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from transformer_lens import loading
 from transformer_lens.components.parameter import pending_parameter_device
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T", bound="PretrainedMixin")
 
@@ -146,6 +143,11 @@ class PretrainedMixin:
                 progress=progress,
             )
         )
+        return cls._of(prepared, tokenizer, default_padding_side)
+
+    @classmethod
+    def _of(cls: type[T], prepared: loading.Prepared, tokenizer: Any, default_padding_side: str | None) -> T:
+        """Makes the model that a load was prepared for."""
         if tokenizer is None:
             tokenizer = prepared.load_tokenizer()
         with pending_parameter_device("meta"):
@@ -185,3 +187,85 @@ class PretrainedMixin:
             default_padding_side=default_padding_side,
             **from_pretrained_kwargs,
         )
+
+    @classmethod
+    def from_state_dict(
+        cls: type[T],
+        state_dict: loading.StateDict,
+        cfg: HookedTransformerConfig | dict[str, Any] | None = None,
+        *,
+        fold_ln: bool = False,
+        center_writing_weights: bool = False,
+        center_unembed: bool = False,
+        refactor_factored_attn_matrices: bool = False,
+        fold_value_biases: bool = False,
+        tokenizer: Any = None,
+        default_padding_side: str | None = "right",
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        load_mode: str = "auto",
+        io: str = "auto",
+        check_memory: bool = True,
+        progress: bool | None = None,
+    ) -> T:
+        """Loads weights of one's own into a new model: in our names, or in nanoGPT's.
+
+        Where this torch can assign there is no second copy: the parameters are the file's mapped pages, or the tensors
+        of the dict themselves. Every name in the state dict is used, or dropped by name with a reason; every parameter
+        of the model is there, or it is an error.
+
+        Args:
+            state_dict: What ``model.state_dict()`` gave; or a nanoGPT state dict; or a dict that holds one of them
+                under "model", "state_dict" or "model_state_dict"; or the path of a file (safetensors, or a zip of
+                ``torch.save``: .pt, .pth, .bin, .ckpt) or of a folder (sharded or not) with one of them. Never written
+                to, and no code of a file is run.
+            cfg: What the model is, as a config or a dict of its fields; left as it is. None takes the ``model_args``
+                that a nanoGPT checkpoint brings. A config of normalization type "LNPre" with weights that have norms
+                needs `fold_ln`.
+            fold_ln: As in :meth:`from_pretrained`.
+            center_writing_weights: As in :meth:`from_pretrained`.
+            center_unembed: As in :meth:`from_pretrained`.
+            refactor_factored_attn_matrices: As in :meth:`from_pretrained`.
+            fold_value_biases: As in :meth:`from_pretrained`.
+            tokenizer: Kept as the object it is; None loads ``cfg.tokenizer_name``, if that is set.
+            default_padding_side: "left" or "right"; None takes the tokenizer's.
+            device: Where the parameters will be; None takes ``cfg.device``.
+            dtype: Of the parameters; None takes ``cfg.dtype``, "auto" the state dict's.
+            load_mode: ``"assign"`` shares what needs no change, ``"copy"`` shares nothing, ``"auto"`` assigns where
+                this torch can.
+            io: ``"map"`` or ``"read"`` files; ``"auto"`` looks at the platform and the file system.
+            check_memory: Whether a load that the machine cannot hold is refused before anything is read.
+            progress: Whether a byte progress bar is shown; None: in a terminal, after a second.
+
+        Returns:
+            A model of this class; its ``load_report`` says what was done.
+
+        Raises:
+            LoadingError: Of the kind that ``docs/errors.md`` lists.
+            ValueError: There is no config, or it leaves open what nothing else says.
+        """
+        config = None if cfg is None else HookedTransformerConfig.unwrap(cfg)
+        if dtype is None:
+            dtype = torch.float32 if config is None else config.dtype
+        prepared = loading.prepare_state_dict(
+            state_dict,
+            config,
+            loading.Request(
+                model_name="" if isinstance(state_dict, Mapping) else str(state_dict),
+                flags=loading.Flags(
+                    fold_ln=fold_ln,
+                    center_writing_weights=center_writing_weights,
+                    center_unembed=center_unembed,
+                    fold_value_biases=fold_value_biases,
+                    refactor_factored_attn_matrices=refactor_factored_attn_matrices,
+                ),
+                device=device,
+                dtype=loading.requested_dtype(dtype),
+                load_mode=load_mode,
+                io=io,
+                trust_remote_code=config is not None and config.trust_remote_code,
+                check_memory=check_memory,
+                progress=progress,
+            ),
+        )
+        return cls._of(prepared, tokenizer, default_padding_side)

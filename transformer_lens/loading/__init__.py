@@ -28,6 +28,7 @@ from transformer_lens.loading.errors import (
     UnknownModelError,
     UnsupportedArchitectureError,
 )
+from transformer_lens.loading.own_weights import StateDict, prepare_state_dict
 from transformer_lens.loading.pretrained import Prepared, prepare
 from transformer_lens.loading.processing import Flags
 from transformer_lens.loading.report import LoadReport
@@ -65,6 +66,7 @@ __all__ = [
     "Prepared",
     "QuantizedTensorError",
     "Request",
+    "StateDict",
     "UnexpectedTensorError",
     "UnhandledConfigError",
     "UnknownModelError",
@@ -80,6 +82,7 @@ __all__ = [
     "make_model_alias_map",
     "one_of",
     "prepare",
+    "prepare_state_dict",
     "refuse_unknown_arguments",
     "requested_dtype",
     "verify",

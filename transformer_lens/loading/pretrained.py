@@ -73,7 +73,7 @@ class Prepared:
         """Returns the tokenizer beside the weights, or None where there is none."""
         if self.source is None:
             return None
-        with _timed(self.seconds, "tokenizer"):
+        with timed(self.seconds, "tokenizer"):
             try:
                 return load_tokenizer(self.source, trust_remote_code=self.request.trust_remote_code)
             except LoadingError as error:
@@ -88,7 +88,7 @@ class Prepared:
         if self.request.check_memory:
             available.refuse_what_does_not_fit(self.weights, self.choice.mode, self.checkpoint.label, self.savings())
         with (
-            _timed(self.seconds, "load"),
+            timed(self.seconds, "load"),
             load_threads(),
             byte_progress(self.weights.nbytes, self.checkpoint.label, self.request.progress) as advance,
         ):
@@ -150,10 +150,10 @@ def prepare(request: Request) -> Prepared:
     """
     choice = loaders.choose(request.load_mode, loaders.can_assign())
     seconds: dict[str, float] = {}
-    with _timed(seconds, "open"):
+    with timed(seconds, "open"):
         source, step = _source(request)
         checkpoint, architecture = _open(request, source)
-    with _timed(seconds, "plan"):
+    with timed(seconds, "plan"):
         cfg = _config(request, checkpoint, architecture, step)
         converted = convert(checkpoint.weights, architecture, cfg, checkpoint.config, checkpoint.label)
         weights, cfg = _with_context_length(converted.weights, cfg, request.n_ctx)
@@ -289,7 +289,8 @@ def _with_context_length(
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Notes the seconds that a stage takes."""
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start

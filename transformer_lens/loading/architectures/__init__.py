@@ -10,11 +10,16 @@ from transformer_lens.loading.architectures.gpt2 import GPT2
 from transformer_lens.loading.architectures.gpt_neox import GPT_NEOX
 from transformer_lens.loading.architectures.llama import LLAMA
 from transformer_lens.loading.architectures.mistral import MISTRAL
+from transformer_lens.loading.architectures.nanogpt import NANOGPT
+from transformer_lens.loading.architectures.own_names import own_names
 from transformer_lens.loading.architectures.phi3 import PHI3
 from transformer_lens.loading.architectures.qwen2 import QWEN2
 from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.errors import CorruptCheckpointError, UnsupportedArchitectureError
 
+__all__ = ["NANOGPT", "SUPPORTED", "find", "own_names"]
+
+# What config.json may name.
 SUPPORTED: Mapping[str, Architecture] = {
     architecture.name: architecture for architecture in (GPT2, GPT_NEOX, LLAMA, MISTRAL, PHI3, QWEN2)
 }

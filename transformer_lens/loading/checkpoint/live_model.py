@@ -40,7 +40,7 @@ def from_live_model(hf_model: nn.Module, label: str | None = None) -> Checkpoint
     if not isinstance(hf_model, PreTrainedModel):
         raise LoadingError(
             f"hf_model= takes a model of transformers, not {type(hf_model).__module__}.{type(hf_model).__qualname__}.\n"
-            "  For weights of another kind build a HookedTransformer from a config and use load_state_dict."
+            "  Weights of another kind are loaded by HookedTransformer.from_state_dict, with a config."
         )
     config: Mapping[str, Any] = hf_model.config.to_dict()
     config = {**config, "architectures": [_base_class_name(hf_model)]}
