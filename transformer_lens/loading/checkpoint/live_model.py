@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from transformer_lens.loading.checkpoint.adapter import is_peft_layer, merged_live_layers
 from transformer_lens.loading.checkpoint.checkpoint import Checkpoint
@@ -98,9 +99,46 @@ def _packed(key: str, tensor: Tensor, label: str) -> QuantizedTensorError:
     )
 
 
-def load_live(name: str, dtype: torch.dtype) -> nn.Module:
+# What names code: a class of the repository's, or a kernel of the hub.
+_NAMES_CODE = ("auto_map", "attn_implementation", "experts_implementation")
+
+
+def load_live(name: str, dtype: torch.dtype, revision: str | None = None) -> nn.Module:
     """Loads a causal language model by transformers itself, in eval mode; no code of the checkpoint is run."""
     from transformers import AutoModelForCausalLM
 
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(name, torch_dtype=dtype, trust_remote_code=False)
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(
+        name, torch_dtype=dtype, revision=revision or "main", trust_remote_code=False
+    )
+    return model.eval()
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Makes tensors without values on the meta device, which is how modules make parameters; buffers have values."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = {} if kwargs is None else kwargs
+        return func(*args, **({**kwargs, "device": "meta"} if func is torch.empty else kwargs))
+
+
+def skeleton(config: Mapping[str, Any], n_layers: int) -> nn.Module:
+    """Builds a causal language model of transformers with its matrices on the meta device, in float32.
+
+    Args:
+        config: A parsed config.json; what names code in it does not reach transformers.
+        n_layers: Layers to build.
+    """
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    said = {
+        name: value
+        for name, value in config.items()
+        if name not in (*_NAMES_CODE, "dtype", "torch_dtype") and not name.startswith("_")
+    }
+    if isinstance(said.get("layer_types"), list):
+        said["layer_types"] = said["layer_types"][:n_layers]
+    made = CONFIG_MAPPING[config["model_type"]].from_dict(said)
+    made.num_hidden_layers = n_layers
+    with _EmptyOnMeta():
+        model: nn.Module = AutoModelForCausalLM.from_config(made)  # type: ignore[no-untyped-call]
     return model.eval()
