@@ -137,8 +137,8 @@ def skeleton(config: Mapping[str, Any], n_layers: int) -> nn.Module:
     }
     if isinstance(said.get("layer_types"), list):
         said["layer_types"] = said["layer_types"][:n_layers]
-    made = CONFIG_MAPPING[config["model_type"]].from_dict(said)
-    made.num_hidden_layers = n_layers
+    kind = CONFIG_MAPPING[config["model_type"]]
+    said[kind.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = n_layers
     with _EmptyOnMeta():
-        model: nn.Module = AutoModelForCausalLM.from_config(made)  # type: ignore[no-untyped-call]
+        model: nn.Module = AutoModelForCausalLM.from_config(kind.from_dict(said))  # type: ignore[no-untyped-call]
     return model.eval()
