@@ -49,6 +49,14 @@ class HubSource(Source):
             self.silences,
         )
 
+    def for_transformers(self) -> tuple[str, dict[str, Any]]:
+        """Returns the repository, its revision, and how it is reached."""
+        where: dict[str, Any] = {"revision": self.revision or "main", "local_files_only": self.local_files_only}
+        for name, value in (("subfolder", self.subfolder), ("token", self.token), ("cache_dir", self.cache_dir)):
+            if value is not None:
+                where[name] = value
+        return self.repo, where
+
     def listing(self) -> str:
         """Says where to look."""
         return f"look at the list of files of {self.repo} on the hub"

@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformer_lens.loading.errors import CorruptCheckpointError
 
@@ -41,6 +42,10 @@ class Source(ABC):
             )
         return path
 
+    def for_transformers(self) -> tuple[str, dict[str, Any]]:
+        """Returns the name and the keyword arguments by which transformers itself finds the same files."""
+        return self.label, {}
+
     def listing(self) -> str:
         """Says what is there, as far as that is known without asking the network."""
         return "its files cannot be listed here"
@@ -65,6 +70,10 @@ class FolderSource(Source):
         if path.is_symlink():
             _refuse_link_outside(path, self.folder)
         return path if path.is_file() else None
+
+    def for_transformers(self) -> tuple[str, dict[str, Any]]:
+        """Returns the folder."""
+        return str(self.folder), {}
 
     def listing(self) -> str:
         """Lists the folder."""
