@@ -281,11 +281,9 @@ def test_an_auto_map_that_names_no_file(auto_map):
 
 
 def test_a_models_own_code_is_named_and_not_run():
-    config = {"architectures": ["EvilForCausalLM"], "model_type": "evil",
-              "auto_map": {"AutoConfig": "configuration_evil.C", "AutoModelForCausalLM": "modeling_evil.EvilForCausalLM"}}  # fmt: skip
-    with pytest.raises(
-        UnsupportedArchitectureError, match=r"its own, modeling_evil.py \(auto_map\), which is never run"
-    ):
+    own = {"AutoConfig": "configuration_evil.C", "AutoModelForCausalLM": "modeling_evil.EvilForCausalLM"}
+    config = {"architectures": ["EvilForCausalLM"], "model_type": "evil", "auto_map": own}
+    with pytest.raises(UnsupportedArchitectureError, match="its own, modeling_evil.py .auto_map., which is never run"):
         architectures.find(config, "x")
 
 
