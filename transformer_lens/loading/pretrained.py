@@ -139,6 +139,7 @@ class Prepared:
             dropped=dict(self.converted.dropped),
             savings=self.savings(),
             versions=versions(),
+            links=dict(self.checkpoint.links),
         )
 
 

@@ -41,6 +41,7 @@ FULL = LoadReport(
     dropped={"h.0.bias": "a buffer"},
     savings=("2.5 GiB because float32: dtype='auto' would map the file",),
     versions={"torch": "2.1.2"},
+    links={"config.json": "/store/1"},
 )
 BARE = dataclasses.replace(
     FULL, revision=None, bytes_per_device={"cpu": 1}, io="", steps=(), skipped=(), read=(), zero_filled=(), tied=(),

@@ -109,14 +109,60 @@ def test_a_missing_file_says_what_is_there(tmp_path):
         resolve(str(tmp_path)).file("config.json")
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "model.safetensors.index.json"])
-def test_a_link_that_leaves_its_folder_is_not_opened(tmp_path, name):
+LINKED = ["config.json", "model.safetensors", "tokenizer.json", "model.safetensors.index.json"]
+
+
+def linked_folder(tmp_path: Path, name: str) -> tuple[Path, Path]:
     folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
     folder.mkdir()
     elsewhere.write_text("{}")
     (folder / name).symlink_to(elsewhere)
-    with pytest.raises(CorruptCheckpointError, match="outside its folder. It was not opened"):
-        FolderSource(folder, "x").find(name)
+    return folder, elsewhere
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_a_link_in_ones_own_folder_is_followed_and_told(tmp_path, name):
+    folder, elsewhere = linked_folder(tmp_path, name)
+    source = resolve(str(folder))
+    assert source.file(name).read_text() == "{}"
+    assert source.links == {name: str(elsewhere)}
+
+
+@pytest.mark.parametrize("name", LINKED)
+@pytest.mark.parametrize("git", ["folder", "file"])
+def test_a_link_out_of_a_clone_is_not_opened(tmp_path, name, git):
+    folder, elsewhere = linked_folder(tmp_path, name)
+    (folder / ".git").mkdir() if git == "folder" else (folder / ".git").write_text("gitdir: ../x")
+    (folder / "sub").mkdir()
+    (folder / "sub" / name).symlink_to(elsewhere)
+    (folder / "sub" / "inside.json").symlink_to("../inside")
+    (folder / "inside").write_text("1")
+    for source in (resolve(str(folder)), resolve(str(folder), subfolder="sub")):
+        with pytest.raises(CorruptCheckpointError, match="outside its repository. It was not opened"):
+            source.find(name)
+        assert source.links == {}
+    assert resolve(str(folder), subfolder="sub").file("inside.json").read_text() == "1"
+
+
+def test_a_folder_inside_ones_own_repository_is_ones_own(tmp_path):
+    folder, _ = linked_folder(tmp_path, "config.json")
+    (tmp_path / ".git").mkdir()
+    assert resolve(str(folder)).file("config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("target", ["nowhere", "config.json"])
+def test_a_link_to_nothing_says_where_it_leads(tmp_path, target):
+    (tmp_path / "config.json").symlink_to(target)
+    with pytest.raises(CorruptCheckpointError, match=f"is a link to .*{target}, and there is nothing"):
+        resolve(str(tmp_path)).find("config.json")
+
+
+def test_what_is_no_regular_file_is_not_there(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "config.json").symlink_to(tmp_path / "pipe")
+    (tmp_path / "model.safetensors").symlink_to("/dev/zero")
+    source = resolve(str(tmp_path))
+    assert source.find("config.json") is None and source.find("model.safetensors") is None
 
 
 def test_links_that_stay_and_links_of_the_hubs_cache_are_fine(tmp_path):
@@ -133,7 +179,7 @@ def test_links_that_stay_and_links_of_the_hubs_cache_are_fine(tmp_path):
     other = tmp_path / "models--c--d" / "snapshots" / ("1" * 40)
     other.mkdir(parents=True)
     (other / "config.json").symlink_to(blobs / "cafe")
-    with pytest.raises(CorruptCheckpointError, match="outside its folder"):
+    with pytest.raises(CorruptCheckpointError, match="outside its repository"):
         FolderSource(other, "x").find("config.json")
     loop = other / "loop.json"
     loop.symlink_to(loop)

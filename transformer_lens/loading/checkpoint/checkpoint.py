@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,6 +33,7 @@ class Checkpoint:
         config: config.json as parsed.
         weights: Promises by the names that files have.
         io: How files are read, and why.
+        links: Files that are links out of their folder, each with the path that it leads to.
     """
 
     label: str
@@ -41,6 +42,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     weights: Weights
     io: IOChoice | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_config_json(source: Source) -> dict[str, Any]:
@@ -142,7 +144,7 @@ def _checkpoint(
             if key in weights:
                 raise CorruptCheckpointError(f"{source.label} holds {key!r} in two shards.")
             weights[key] = promise
-    return Checkpoint(source.label, source.kind, source.revision, config, Weights(weights), choice)
+    return Checkpoint(source.label, source.kind, source.revision, config, Weights(weights), choice, source.links)
 
 
 def _promises_of(path: Path, io: str) -> Mapping[str, LazyTensor]:

@@ -63,10 +63,13 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any | 
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:
+            linked = [name for name in paths if name in source.links]
+            # What transformers says may quote a file, and a link may lead to one that is none of a tokenizer's.
+            said = f"its files {', '.join(linked)} are links to elsewhere, so no more is told" if linked else str(error)
             raise LoadingError(
-                f"The tokenizer of {source.label} cannot be loaded: {type(error).__name__}: {error}\n"
+                f"The tokenizer of {source.label} cannot be loaded: {type(error).__name__}: {said}\n"
                 "  Give one with tokenizer=..., or remove its files to load the weights without."
-            ) from error
+            ) from (None if linked else error)
     tokenizer.name_or_path = source.label
     return tokenizer
 
