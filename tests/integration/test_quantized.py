@@ -93,8 +93,10 @@ def test_packed_models_equal_transformers(
     attn, mlp = model.blocks[0].attn, model.blocks[0].mlp
     grouped = "_" if model.cfg.n_key_value_heads is not None else ""
     whole = {
-        "o_proj": ("W_O", attn), "attn.c_proj": ("W_O", attn), "attention.dense": ("W_O", attn), "q_proj": ("W_Q", attn),
-        "k_proj": (f"{grouped}W_K", attn), ".v_proj": (f"{grouped}W_V", attn), "c_fc": ("W_in", mlp), "mlp.c_proj": ("W_out", mlp),
+        "o_proj": ("W_O", attn), "attn.c_proj": ("W_O", attn), "attention.dense": ("W_O", attn),
+        "q_proj": ("W_Q", attn),
+        "k_proj": (f"{grouped}W_K", attn), ".v_proj": (f"{grouped}W_V", attn), "c_fc": ("W_in", mlp),
+        "mlp.c_proj": ("W_out", mlp),
         "down_proj": ("W_out", mlp), ".up_proj": ("W_in", mlp), "gate_proj": ("W_gate", mlp), "h_to_4h": ("W_in", mlp),
         "4h_to_h": ("W_out", mlp),
     }  # fmt: skip

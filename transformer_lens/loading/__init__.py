@@ -31,6 +31,7 @@ from transformer_lens.loading.errors import (
 from transformer_lens.loading.inspection import Inspection, inspect_checkpoint
 from transformer_lens.loading.load_plan import LoadPlan, ModePlan, Option
 from transformer_lens.loading.memory.arithmetic import DeviceCost
+from transformer_lens.loading.own_weights import StateDict, prepare_state_dict
 from transformer_lens.loading.plan_load import admit, plan_load
 from transformer_lens.loading.pretrained import Prepared, prepare
 from transformer_lens.loading.processing import Flags
@@ -75,6 +76,7 @@ __all__ = [
     "Prepared",
     "QuantizedTensorError",
     "Request",
+    "StateDict",
     "UnexpectedTensorError",
     "UnhandledConfigError",
     "UnknownModelError",
@@ -93,6 +95,7 @@ __all__ = [
     "one_of",
     "plan_load",
     "prepare",
+    "prepare_state_dict",
     "refuse_unknown_arguments",
     "requested_dtype",
     "requested_quantization",

@@ -65,8 +65,12 @@ def plan_of(prepared: Prepared) -> LoadPlan:
     return LoadPlan(prepared.report(), plans, options, prepared.checkpoint.remote)
 
 
-def refuse_what_does_not_fit(prepared: Prepared) -> None:
+def refuse_what_does_not_fit(prepared: Prepared, with_options: bool = True) -> None:
     """Raises before anything is read for a load that cannot fit.
+
+    Args:
+        prepared: The load.
+        with_options: Whether other arguments are planned, and named with what they would take.
 
     Raises:
         InsufficientMemoryError: The peak is more than can be had, of main memory or of a GPU.
@@ -81,7 +85,8 @@ def refuse_what_does_not_fit(prepared: Prepared) -> None:
                 f"  needs {gib(cost.peak)} of {cost.place} at its peak ({gib(cost.allocated)} of it for good), and "
                 f"{gib(cost.available)} can be had."
             )
-    lines += [f"  {describe(option)}" for option in options_of(prepared, plan)]
+    if with_options:
+        lines += [f"  {describe(option)}" for option in options_of(prepared, plan)]
     raise InsufficientMemoryError("\n".join(lines) + "\n  check_memory=False loads all the same.")
 
 

@@ -81,7 +81,7 @@ class Prepared:
         """Returns the tokenizer beside the weights, or None where there is none."""
         if self.source is None:
             return None
-        with _timed(self.seconds, "tokenizer"):
+        with timed(self.seconds, "tokenizer"):
             try:
                 return load_tokenizer(self.source, trust_remote_code=self.request.trust_remote_code)
             except LoadingError as error:
@@ -94,7 +94,7 @@ class Prepared:
         """Keeps every promise, places the results in a module, and reports."""
         loaders.warn_of_fallback(self.choice)
         with (
-            _timed(self.seconds, "load"),
+            timed(self.seconds, "load"),
             load_threads(),
             byte_progress(self.weights.nbytes, self.checkpoint.label, self.request.progress) as advance,
         ):
@@ -148,6 +148,7 @@ class Prepared:
             dropped=dict(self.converted.dropped),
             savings=self.savings(),
             versions=versions(),
+            links=dict(self.checkpoint.links),
             **self.quantization.facts(self.weights, self.converted),
         )
 
@@ -160,7 +161,7 @@ def prepare(request: Request) -> Prepared:
     """
     loaders.choose(request.load_mode, loaders.can_assign())
     seconds: dict[str, float] = {}
-    with _timed(seconds, "open"):
+    with timed(seconds, "open"):
         source, step = _source(request)
         checkpoint, architecture = _open(request, source)
     return _decided(request, source, step, checkpoint, architecture, seconds)
@@ -176,7 +177,7 @@ def _decided(
 ) -> Prepared:
     """Decides everything about the load of a checkpoint that is open."""
     choice = loaders.choose(request.load_mode, loaders.can_assign())
-    with _timed(seconds, "plan"):
+    with timed(seconds, "plan"):
         cfg = _config(request, checkpoint, architecture, step)
         file_cfg = copy.copy(cfg)
         quantization = Quantization.of(request, checkpoint, architecture)
@@ -325,7 +326,8 @@ def _with_context_length(
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Notes the seconds that a stage takes."""
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start

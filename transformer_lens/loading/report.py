@@ -38,6 +38,7 @@ class LoadReport:
         zero_filled: Parameters that the checkpoint has nothing for.
         tied: (parameter, other parameter) that read one tensor of the checkpoint.
         dropped: Keys of the checkpoint that were not read, each with the reason.
+        links: Files that are links out of their folder, each with the path that was read.
         savings: What other arguments would have saved, a sentence each.
         quantization: How packed weights are packed, in words; empty without any.
         packed: Parameters that are packed.
@@ -75,6 +76,7 @@ class LoadReport:
     packed: tuple[str, ...] = ()
     bytes_packed: int = 0
     dequantized: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the facts as plain values."""
@@ -106,6 +108,7 @@ class LoadReport:
         ]
         if self.io:
             lines.append(f"  files: {self.io}")
+        lines += [f"  link: {name} is {path}" for name, path in self.links.items()]
         if len(self.bytes_per_device) > 1:
             lines.append("  " + ", ".join(f"{device} {gib(size)}" for device, size in self.bytes_per_device.items()))
         if self.steps:

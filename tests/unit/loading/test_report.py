@@ -41,10 +41,11 @@ FULL = LoadReport(
     dropped={"h.0.bias": "a buffer"},
     savings=("2.5 GiB because float32: dtype='auto' would map the file",),
     versions={"torch": "2.1.2"},
+    links={"config.json": "/store/1"},
 )
 BARE = dataclasses.replace(
     FULL, revision=None, bytes_per_device={"cpu": 1}, io="", steps=(), skipped=(), read=(), zero_filled=(), tied=(),
-    dropped={}, savings=(),
+    dropped={}, savings=(), links={},
 )  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def test_printed():
         "cuda:0 1.0 GiB, cuda:1 2.0 GiB", "done: fold_ln, center_unembed",
         "left out: center_writing_weights: RMS norms",
         "tied: unembed.W_U is embed.W_E", "zero-filled: blocks.{0…1}.attn.b_Q", "not read: h.0.bias",
-        "could save: 2.5 GiB because float32: dtype='auto' would map the file",
+        "link: config.json is /store/1", "could save: 2.5 GiB because float32: dtype='auto' would map the file",
     ):  # fmt: skip
         assert part in text
     assert len(str(BARE).splitlines()) == 5 and "None" not in str(BARE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -37,6 +37,7 @@ class Checkpoint:
         weights: Promises by the names that files have.
         io: How files are read, and why.
         remote: Files that are not here, of which the headers are known: no promise of theirs can be kept.
+        links: Files that are links out of their folder, each with the path that it leads to.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Checkpoint:
     weights: Weights
     io: IOChoice | None = None
     remote: tuple[str, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_config_json(source: Source) -> dict[str, Any]:
@@ -155,7 +157,9 @@ def _checkpoint(source: Source, config: Mapping[str, Any], files: list[File], sk
                 raise CorruptCheckpointError(f"{source.label} holds {key!r} in two shards.")
             weights[key] = promise
     remote = tuple(path.name for path, header, _ in files if header is not None)
-    return Checkpoint(source.label, source.kind, source.revision, config, Weights(weights), choice, remote)
+    return Checkpoint(
+        source.label, source.kind, source.revision, config, Weights(weights), choice, remote, source.links
+    )
 
 
 def _promises_of(path: Path, header: Header | None, io: str) -> Mapping[str, LazyTensor]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from transformer_lens.loading.checkpoint.adapter import is_peft_layer, merged_live_layers
 from transformer_lens.loading.checkpoint.checkpoint import Checkpoint
@@ -44,7 +45,7 @@ def from_live_model(hf_model: nn.Module, label: str | None = None) -> Checkpoint
     if not isinstance(hf_model, PreTrainedModel):
         raise LoadingError(
             f"hf_model= takes a model of transformers, not {type(hf_model).__module__}.{type(hf_model).__qualname__}.\n"
-            "  For weights of another kind build a HookedTransformer from a config and use load_state_dict."
+            "  Weights of another kind are loaded by HookedTransformer.from_state_dict, with a config."
         )
     config: dict[str, Any] = {**hf_model.config.to_dict(), "architectures": [_base_class_name(hf_model)]}
     # How its weights are packed, the weights themselves say.
@@ -120,6 +121,10 @@ def _packed(key: str, tensor: Tensor, label: str) -> QuantizedTensorError:
     )
 
 
+# What names code: a class of the repository's, or a kernel of the hub.
+_NAMES_CODE = ("auto_map", "attn_implementation", "experts_implementation")
+
+
 def load_dequantized(source: Source, method: str) -> nn.Module:
     """Loads a packed checkpoint as numbers by transformers itself; no code of the checkpoint is run.
 
@@ -149,9 +154,42 @@ def load_dequantized(source: Source, method: str) -> nn.Module:
     return model.eval()
 
 
-def load_live(name: str, dtype: torch.dtype) -> nn.Module:
+def load_live(name: str, dtype: torch.dtype, revision: str | None = None) -> nn.Module:
     """Loads a causal language model by transformers itself, in eval mode; no code of the checkpoint is run."""
     from transformers import AutoModelForCausalLM
 
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(name, torch_dtype=dtype, trust_remote_code=False)
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(
+        name, torch_dtype=dtype, revision=revision or "main", trust_remote_code=False
+    )
+    return model.eval()
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Makes tensors without values on the meta device, which is how modules make parameters; buffers have values."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = {} if kwargs is None else kwargs
+        return func(*args, **({**kwargs, "device": "meta"} if func is torch.empty else kwargs))
+
+
+def skeleton(config: Mapping[str, Any], n_layers: int) -> nn.Module:
+    """Builds a causal language model of transformers with its matrices on the meta device, in float32.
+
+    Args:
+        config: A parsed config.json; what names code in it does not reach transformers.
+        n_layers: Layers to build.
+    """
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    said = {
+        name: value
+        for name, value in config.items()
+        if name not in (*_NAMES_CODE, "dtype", "torch_dtype") and not name.startswith("_")
+    }
+    if isinstance(said.get("layer_types"), list):
+        said["layer_types"] = said["layer_types"][:n_layers]
+    kind = CONFIG_MAPPING[config["model_type"]]
+    said[kind.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = n_layers
+    with _EmptyOnMeta():
+        model: nn.Module = AutoModelForCausalLM.from_config(kind.from_dict(said))  # type: ignore[no-untyped-call]
     return model.eval()

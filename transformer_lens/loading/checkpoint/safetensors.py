@@ -46,7 +46,9 @@ def read_header(path: Path) -> dict[str, Region]:
             )
         (length,) = struct.unpack("<Q", start[:8])
         if length > _LARGEST_HEADER:
-            raise _broken(path, f"says that its header has {length} bytes: is it a safetensors file?")
+            raise _broken(
+                path, f"says that its header has more than {_LARGEST_HEADER} bytes: is it a safetensors file?"
+            )
         if 8 + length > size:
             raise _broken(path, f"has {size} bytes, its header alone needs {8 + length}: {_stopped(path)}")
         file.seek(8)

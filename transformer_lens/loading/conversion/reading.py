@@ -96,7 +96,7 @@ class Reader:
         raise MissingTensorError(
             f"{self._label} holds none of {names}, and every {self._architecture.name} has one of them.\n"
             f"  it holds: {_some(self._file)}\n"
-            "  does config.json belong to these weights?"
+            f"  does {self._architecture.said_by} belong to these weights?"
         )
 
     def key(self, template: str) -> str:
@@ -219,7 +219,7 @@ class Reader:
             f"{name} of {self._label}\n"
             f"  on disk:   {key}  {source.shape} {str(source.dtype)[6:]}{where}\n"
             f"  declared:  {layout} = {expected}   architectures/{self._architecture.model_type}.py\n"
-            f"  {sizes} by config.json; are these files of one checkpoint?"
+            f"  {sizes} by {self._architecture.said_by}; are these files of one checkpoint?"
         )
 
     def _stack(self, recipe: Stack, wanted: Wanted) -> LazyTensor | None:

@@ -95,7 +95,8 @@ def schema(cfg: HookedTransformerConfig) -> dict[str, str]:
     out = {"embed.W_E": "d_vocab d_model"}
     if cfg.post_embedding_ln:
         out |= {"embed.ln.w": "d_model", "embed.ln.b": "d_model"}
-    if cfg.positional_embedding_type in ("standard", "shortformer"):
+    # A model with ALiBi has the table too, and does not use it.
+    if cfg.positional_embedding_type != "rotary":
         out["pos_embed.W_pos"] = "n_ctx d_model"
     block = block_schema(cfg)
     for layer in range(cfg.n_layers):

@@ -32,8 +32,8 @@ def method_of(config: Mapping[str, Any], label: str) -> str | None:
             return BITSANDBYTES
     if not isinstance(method, str) or not method:
         raise QuantizedTensorError(
-            f"{label} has a quantization_config in its config.json that names no quant_method: {str(quantization)[:200]}"
-            "\n  Load an unpacked checkpoint of the same model."
+            f"{label} has a quantization_config in its config.json that names no quant_method:"
+            f" {str(quantization)[:200]}\n  Load an unpacked checkpoint of the same model."
         )
     return BITSANDBYTES if method.startswith(BITSANDBYTES) else method
 
@@ -51,6 +51,6 @@ def refuse(method: str, label: str, dequantize: bool) -> None:
     else:
         step = "transformers cannot turn it into numbers either: load an unpacked checkpoint of the same model."
     raise QuantizedTensorError(
-        f"{label} holds weights packed by {method}: bitsandbytes' are the ones that are loaded packed. Nothing was read."
-        f"\n  {step}\n  load_in_4bit=True packs an unpacked checkpoint while it is loaded."
+        f"{label} holds weights packed by {method}: bitsandbytes' are the ones that are loaded packed."
+        f" Nothing was read.\n  {step}\n  load_in_4bit=True packs an unpacked checkpoint while it is loaded."
     )
