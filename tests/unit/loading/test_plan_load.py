@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -286,11 +287,9 @@ def online(tmp_path_factory):
 
 
 def _child(home: Path, endpoint: str):
-    import os
-
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home / "home"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1",
-                "HF_HUB_ETAG_TIMEOUT": "5", "PYTHONWARNINGS": "ignore"}  # fmt: skip
+    settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home / "home"), "HF_HUB_OFFLINE": "0",
+                "HF_HUB_DISABLE_XET": "1", "HF_HUB_ETAG_TIMEOUT": "5", "PYTHONWARNINGS": "ignore"}  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", CHILD], capture_output=True, text=True, cwd=ROOT, env={**kept, **settings}
     )
