@@ -46,6 +46,45 @@ def planned(folder, processed, live, arguments):
     return lambda: load(**given, device="cpu", progress=False, **arguments)
 
 
+def larger_than_memory(folder, live):
+    """This project, on a checkpoint that memory cannot hold."""
+    import torch
+
+    from transformer_lens import HookedTransformer
+
+    torch.manual_seed(0)
+    load = HookedTransformer.from_pretrained_no_processing
+
+    def call():
+        model = load(folder, dtype="auto", load_mode="assign", device="cpu", progress=False)
+        return model, torch.randn(1, 3, model.cfg.d_model).to(torch.bfloat16), live
+
+    return call
+
+
+def run_range(loaded):
+    """Runs the two layers that end with the live one; says what went in, what was added, and what that cost."""
+    import time
+
+    import torch
+    from memory import private_memory
+
+    model, residual, live = loaded
+    start = time.perf_counter()
+    with torch.no_grad():
+        out = model(residual, start_at_layer=live - 1, stop_at_layer=live + 1)
+    seconds = time.perf_counter() - start
+    report = model.load_report
+    return {
+        "seconds": seconds,
+        "private": private_memory(),
+        "before": residual[0].tolist(),
+        "added": (out - residual)[0].tolist(),
+        "mode": report.load_mode,
+        "mapped": report.bytes_mapped,
+    }
+
+
 def upstream(name, processed):
     """transformer-lens 3.9.0, which finds the checkpoint under its official name in the hub cache made for it."""
     import transformers.models.gpt2.modeling_gpt2  # noqa: F401  # lazily imported by upstream, inside the load

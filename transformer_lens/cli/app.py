@@ -22,6 +22,13 @@ for command in (plan, load, inspect, verify, doctor):
     app.command()(command)
 
 
+def mount_cache() -> None:
+    """Adds the commands of the processed cache: ``transformer-lens cache list|clear|verify``."""
+    from transformer_lens.cli import cache
+
+    app.add_typer(cache.app, name="cache")
+
+
 def main() -> None:
     """Runs the command."""
     app(prog_name="transformer-lens")
