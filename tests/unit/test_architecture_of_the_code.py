@@ -33,6 +33,7 @@ OWNERS = {
     "gguf": ("loading/checkpoint/gguf.py",),
     "huggingface_hub": ("loading/sources/hub.py",),
     "peft": ("loading/checkpoint/adapter.py",),
+    "platformdirs": ("loading/memory/processed/folder.py",),
     "safetensors": ("loading/checkpoint/safetensors.py",),
     "transformers": (
         "loading/sources/tokenizers.py",

@@ -60,6 +60,7 @@ class PretrainedMixin:
         adapter: str | Path | None = None,
         check_memory: bool = True,
         progress: bool | None = None,
+        cache_processed: bool | None = None,
         **from_pretrained_kwargs: Any,
     ) -> T:
         """Loads a checkpoint into a new model.
@@ -103,6 +104,8 @@ class PretrainedMixin:
                 also be an adapter itself, which names its base, and `hf_model` a ``PeftModel``.
             check_memory: Whether a load that the machine cannot hold is refused before anything is read.
             progress: Whether a byte progress bar is shown; None: in a terminal, after a second.
+            cache_processed: Keeps the processed weights as a file, which the next load of the same checkpoint under
+                the same arguments maps (``docs/processed_cache.md``); None asks ``TRANSFORMER_LENS_CACHE_PROCESSED``.
             **from_pretrained_kwargs: Arguments of transformers' ``from_pretrained`` that mean something here
                 (``torch_dtype``); any other is refused by name.
 
@@ -144,6 +147,7 @@ class PretrainedMixin:
                 adapter=None if adapter is None else str(adapter),
                 check_memory=check_memory,
                 progress=progress,
+                cache_processed=cache_processed,
             )
         )
         if tokenizer is None:

@@ -39,6 +39,10 @@ class LoadReport:
         tied: (parameter, other parameter) that read one tensor of the checkpoint.
         dropped: Keys of the checkpoint that were not read, each with the reason.
         savings: What other arguments would have saved, a sentence each.
+        processed_cache: "mapped" where processed weights came from the cache of earlier loads, "kept" where they were
+            put there, "not kept" where they were not; empty where that was not asked for.
+        processed_cache_file: The file of the cache, where there is one.
+        processed_cache_reason: Why weights were not kept, or not mapped.
         versions: Of torch, transformers (if imported) and transformer_lens.
     """
 
@@ -66,6 +70,9 @@ class LoadReport:
     tied: tuple[tuple[str, str], ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
     savings: tuple[str, ...] = ()
+    processed_cache: str = ""
+    processed_cache_file: str = ""
+    processed_cache_reason: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,6 +105,9 @@ class LoadReport:
         ]
         if self.io:
             lines.append(f"  files: {self.io}")
+        if self.processed_cache:
+            said = [text for text in (self.processed_cache_file, self.processed_cache_reason) if text]
+            lines.append(f"  processed weights {self.processed_cache}: {', '.join(said)}")
         if len(self.bytes_per_device) > 1:
             lines.append("  " + ", ".join(f"{device} {gib(size)}" for device, size in self.bytes_per_device.items()))
         if self.steps:

@@ -27,6 +27,7 @@ class Request:
         flags: Steps of processing.
         dtype: Of the parameters; None takes the checkpoint's.
         device: Where the parameters will be; None takes the best at hand.
+        cache_processed: Whether processed weights are kept as a file and mapped next time; None asks the environment.
     """
 
     model_name: str | None = None
@@ -51,6 +52,7 @@ class Request:
     adapter: str | None = None
     check_memory: bool = True
     progress: bool | None = None
+    cache_processed: bool | None = None
 
     def __post_init__(self) -> None:
         if self.model_name is None and self.hf_model is None:

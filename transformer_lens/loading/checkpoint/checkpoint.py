@@ -33,6 +33,7 @@ class Checkpoint:
         config: config.json as parsed.
         weights: Promises by the names that files have.
         io: How files are read, and why.
+        files: Every file that the weights depend on, but for config.json; none for a live model.
     """
 
     label: str
@@ -41,6 +42,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     weights: Weights
     io: IOChoice | None = None
+    files: tuple[Path, ...] = ()
 
 
 def read_config_json(source: Source) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def open_checkpoint(source: Source, config: Mapping[str, Any], skip: Skip, io: s
         path = source.find(index_name)
         if path is not None:
             shards = wanted_shards(path, skip)
-            return _checkpoint(source, config, _found(source, path, shards), skip, io)
+            return _checkpoint(source, config, _found(source, path, shards), skip, io, path)
         path = source.find(single_name)
         if path is not None:
             return _checkpoint(source, config, [(path, None)], skip, io)
@@ -125,7 +127,12 @@ def _stays_inside(name: str) -> bool:
 
 
 def _checkpoint(
-    source: Source, config: Mapping[str, Any], files: list[tuple[Path, list[str] | None]], skip: Skip, io: str
+    source: Source,
+    config: Mapping[str, Any],
+    files: list[tuple[Path, list[str] | None]],
+    skip: Skip,
+    io: str,
+    index: Path | None = None,
 ) -> Checkpoint:
     choice = choose_io(io, files[0][0] if files else Path())
     weights: dict[str, LazyTensor] = {}
@@ -142,7 +149,8 @@ def _checkpoint(
             if key in weights:
                 raise CorruptCheckpointError(f"{source.label} holds {key!r} in two shards.")
             weights[key] = promise
-    return Checkpoint(source.label, source.kind, source.revision, config, Weights(weights), choice)
+    opened = (*(() if index is None else (index,)), *(path for path, _ in files))
+    return Checkpoint(source.label, source.kind, source.revision, config, Weights(weights), choice, opened)
 
 
 def _promises_of(path: Path, io: str) -> Mapping[str, LazyTensor]:

@@ -82,7 +82,7 @@ def open_gguf(source: GGUFSource, skip: Callable[[str], bool] = lambda key: Fals
             heads = _permuted_heads(family, name, config)
             promise = _promise(key, tensor, raw, packings[tensor.kind], heads, choice.mode)
             weights[key] = _transposed(promise) if family.is_transposed(name) else promise
-    return Checkpoint(source.label, source.kind, None, config, Weights(weights), choice)
+    return Checkpoint(source.label, source.kind, None, config, Weights(weights), choice, (path,))
 
 
 def _packing(kind: int, path: Path) -> _Packing:
