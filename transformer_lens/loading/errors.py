@@ -53,7 +53,7 @@ class InsufficientMemoryError(LoadingError, MemoryError):
 
 
 class ProcessedCacheWarning(UserWarning):
-    """Warns that the cache of processed weights could not be used, or not be added to; the model is loaded and right."""
+    """Warns that the cache of processed weights could not be used or added to; the model is loaded, and right."""
 
 
 class LoadModeFallbackWarning(UserWarning):

@@ -23,9 +23,9 @@ from transformer_lens.loading.checkpoint import (
 )
 from transformer_lens.loading.checkpoint.adapter import is_adapter, merge_adapter, open_adapter
 from transformer_lens.loading.conversion import Architecture, Converted, convert, read_config
-from transformer_lens.loading.errors import LoadingError, QuantizedTensorError
+from transformer_lens.loading.errors import CorruptCheckpointError, LoadingError, QuantizedTensorError
 from transformer_lens.loading.loaders.choose import Choice
-from transformer_lens.loading.memory import available
+from transformer_lens.loading.memory import available, processed
 from transformer_lens.loading.memory.fresh import give_back
 from transformer_lens.loading.memory.threads import load_threads
 from transformer_lens.loading.placement.devices import place
@@ -56,6 +56,7 @@ class Prepared:
         request: What was asked for.
         choice: The loader.
         seconds: By stage so far.
+        cached: What the cache of processed weights has for it.
     """
 
     cfg: HookedTransformerConfig
@@ -68,6 +69,7 @@ class Prepared:
     request: Request
     choice: Choice
     seconds: dict[str, float] = field(default_factory=dict)
+    cached: processed.Lookup = field(default_factory=processed.Lookup)
 
     def load_tokenizer(self) -> Any | None:
         """Returns the tokenizer beside the weights, or None where there is none."""
@@ -85,6 +87,26 @@ class Prepared:
     def load_into(self, module: nn.Module) -> LoadReport:
         """Keeps every promise, places the results in a module, and reports."""
         loaders.warn_of_fallback(self.choice)
+        if self.cached.outcome == "mapped":
+            try:
+                with _timed(self.seconds, "check"):
+                    self.cached.check()
+                self._keep_promises(module)
+            except (processed.BrokenEntry, CorruptCheckpointError, OSError) as problem:
+                return self._without_entry(problem).load_into(module)
+            return self.report()
+        self._keep_promises(module)
+        kept = self.cached.keep(module)
+        if kept.outcome:
+            self.seconds["keep"] = kept.seconds
+        return replace(self, cached=kept).report()
+
+    def _without_entry(self, problem: Exception) -> Prepared:
+        """Returns the load as it is without the cache, whose entry turned out to be broken or gone."""
+        cached = self.cached.without_entry(problem)
+        return replace(self, weights=cached.weights, cached=cached)
+
+    def _keep_promises(self, module: nn.Module) -> None:
         if self.request.check_memory:
             available.refuse_what_does_not_fit(self.weights, self.choice.mode, self.checkpoint.label, self.savings())
         with (
@@ -94,7 +116,6 @@ class Prepared:
         ):
             self.choice.loader().load(module, self.weights, advance)
             give_back()
-        return self.report()
 
     def savings(self) -> tuple[str, ...]:
         """Returns what other arguments would save, a sentence each."""
@@ -138,6 +159,9 @@ class Prepared:
             tied=self.converted.tied,
             dropped=dict(self.converted.dropped),
             savings=self.savings(),
+            processed_cache=self.cached.outcome,
+            processed_cache_file=str(self.cached.path) if self.cached.path.name else "",
+            processed_cache_reason=self.cached.reason,
             versions=versions(),
         )
 
@@ -162,7 +186,10 @@ def prepare(request: Request) -> Prepared:
         plan = processing.plan(request.flags, cfg)
         weights, cfg = processing.apply(plan, weights, cfg)
         weights = place(weights, cfg)
-    return Prepared(cfg, weights, plan, converted, checkpoint, architecture, source, request, choice, seconds)
+        cached = processed.look_up(request.cache_processed, weights, checkpoint, plan, _name(cfg.dtype), request.io)
+        if cached.outcome == "mapped":
+            weights = place(cached.weights, cfg)
+    return Prepared(cfg, weights, plan, converted, checkpoint, architecture, source, request, choice, seconds, cached)
 
 
 def _source(request: Request) -> tuple[Source | None, int | None]:
@@ -218,7 +245,8 @@ def _open(request: Request, source: Source | None) -> tuple[Checkpoint, Architec
     checkpoint = open_checkpoint(source, config, skip, request.io)
     if adapter is not None:
         merged = merge_adapter(checkpoint.weights, adapter, architecture.prefix, architecture.is_transposed)
-        checkpoint = replace(checkpoint, weights=merged, label=f"{checkpoint.label} with {adapter.label}")
+        files = (*checkpoint.files, *adapter.files)
+        checkpoint = replace(checkpoint, weights=merged, label=f"{checkpoint.label} with {adapter.label}", files=files)
     return checkpoint, architecture
 
 

@@ -40,7 +40,7 @@ class LoadReport:
         dropped: Keys of the checkpoint that were not read, each with the reason.
         savings: What other arguments would have saved, a sentence each.
         processed_cache: "mapped" where processed weights came from the cache of earlier loads, "kept" where they were
-            put there, "not kept" where they were not; empty where that was not asked for.
+            put there ("to be kept" in a plan), "not kept" where they were not; empty where that was not asked for.
         processed_cache_file: The file of the cache, where there is one.
         processed_cache_reason: Why weights were not kept, or not mapped.
         versions: Of torch, transformers (if imported) and transformer_lens.

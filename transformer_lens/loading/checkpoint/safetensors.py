@@ -133,6 +133,11 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, .
     return dtype, tuple(shape), offsets[0], offsets[1]
 
 
+def name_of_dtype(dtype: torch.dtype) -> str:
+    """Returns what the format calls a dtype."""
+    return next(name for name, ours in _DTYPES.items() if f"torch.{ours}" == str(dtype))
+
+
 def _whole_numbers(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in value
