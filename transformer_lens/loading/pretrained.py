@@ -87,7 +87,7 @@ class Prepared:
     def load_into(self, module: nn.Module) -> LoadReport:
         """Keeps every promise, places the results in a module, and reports."""
         loaders.warn_of_fallback(self.choice)
-        if self.cached.outcome == "mapped":
+        if self.cached.outcome == processed.TAKEN:
             try:
                 with _timed(self.seconds, "check"):
                     self.cached.check()
@@ -187,7 +187,7 @@ def prepare(request: Request) -> Prepared:
         weights, cfg = processing.apply(plan, weights, cfg)
         weights = place(weights, cfg)
         cached = processed.look_up(request.cache_processed, weights, checkpoint, plan, _name(cfg.dtype), request.io)
-        if cached.outcome == "mapped":
+        if cached.outcome == processed.TAKEN:
             weights = place(cached.weights, cfg)
     return Prepared(cfg, weights, plan, converted, checkpoint, architecture, source, request, choice, seconds, cached)
 

@@ -39,10 +39,10 @@ class LoadReport:
         tied: (parameter, other parameter) that read one tensor of the checkpoint.
         dropped: Keys of the checkpoint that were not read, each with the reason.
         savings: What other arguments would have saved, a sentence each.
-        processed_cache: "mapped" where processed weights came from the cache of earlier loads, "kept" where they were
+        processed_cache: "taken" where processed weights came from the cache of earlier loads, "kept" where they were
             put there ("to be kept" in a plan), "not kept" where they were not; empty where that was not asked for.
         processed_cache_file: The file of the cache, where there is one.
-        processed_cache_reason: Why weights were not kept, or not mapped.
+        processed_cache_reason: Why weights were not kept, or were made again.
         versions: Of torch, transformers (if imported) and transformer_lens.
     """
 

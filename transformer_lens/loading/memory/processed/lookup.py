@@ -22,7 +22,7 @@ from transformer_lens.loading.memory.processed.write import turn, write_entry
 from transformer_lens.loading.processing import Plan
 from transformer_lens.loading.weights import Held, Weights
 
-MAPPED, TO_BE_KEPT, KEPT, NOT_KEPT = "mapped", "to be kept", "kept", "not kept"
+TAKEN, TO_BE_KEPT, KEPT, NOT_KEPT = "taken", "to be kept", "kept", "not kept"
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Lookup:
     """What the cache has for a load, or will have after it.
 
     Attributes:
-        outcome: "mapped", "to be kept", "kept", "not kept"; empty where the cache is not used.
+        outcome: "taken", "to be kept", "kept", "not kept"; empty where the cache is not used.
         path: The entry.
-        reason: Why it was not kept, or is made again.
-        weights: On "mapped", all promises: the entry's, and those of the checkpoint that nothing has changed.
+        reason: Why it was not kept, or was made again.
+        weights: On "taken", all promises: the entry's, and those of the checkpoint that nothing has changed.
         plain: The promises without the cache.
         seconds: That checking and keeping took.
     """
@@ -156,7 +156,7 @@ def look_up(
     found = {
         name: replace(entry.regions[name].promise(name, mode), layout=tensor.layout) for name, tensor in made.items()
     }
-    return replace(new, outcome=MAPPED, weights=weights.updated(found), _entry=entry)
+    return replace(new, outcome=TAKEN, weights=weights.updated(found), _entry=entry)
 
 
 def _why_not(checkpoint: Checkpoint, made: Mapping[str, Any]) -> str | None:
