@@ -85,6 +85,13 @@ def run_range(loaded):
     }
 
 
+def cached(folder, wanted):
+    """This project, processed; where wanted, weights are kept for the next load, or mapped from the last."""
+    from transformer_lens import HookedTransformer
+
+    return lambda: HookedTransformer.from_pretrained(folder, device="cpu", progress=False, cache_processed=wanted)
+
+
 def upstream(name, processed):
     """transformer-lens 3.9.0, which finds the checkpoint under its official name in the hub cache made for it."""
     import transformers.models.gpt2.modeling_gpt2  # noqa: F401  # lazily imported by upstream, inside the load

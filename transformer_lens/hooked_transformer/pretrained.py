@@ -64,6 +64,7 @@ class PretrainedMixin:
         load_in_4bit: bool | None = None,
         load_in_8bit: bool | None = None,
         dequantize: bool = False,
+        cache_processed: bool | None = None,
         **from_pretrained_kwargs: Any,
     ) -> T:
         """Loads a checkpoint into a new model.
@@ -113,6 +114,8 @@ class PretrainedMixin:
             load_in_4bit: Short for a config of transformers' defaults.
             load_in_8bit: Short for a config of transformers' defaults.
             dequantize: Loads packed matrices as numbers: every step of processing is legal then.
+            cache_processed: Keeps the processed weights as a file, which the next load of the same checkpoint under
+                the same arguments maps (``docs/processed_cache.md``); None asks ``TRANSFORMER_LENS_CACHE_PROCESSED``.
             **from_pretrained_kwargs: Arguments of transformers' ``from_pretrained`` that mean something here
                 (``torch_dtype``); any other is refused by name.
 
@@ -157,6 +160,7 @@ class PretrainedMixin:
                 load_in_4bit=load_in_4bit,
                 load_in_8bit=load_in_8bit,
                 dequantize=dequantize,
+                cache_processed=cache_processed,
             )
         )
         return cls._of(prepared, tokenizer, default_padding_side)

@@ -25,8 +25,9 @@ from transformer_lens.loading.checkpoint import (
 from transformer_lens.loading.checkpoint.adapter import is_adapter, merge_adapter, open_adapter
 from transformer_lens.loading.checkpoint.live_model import load_dequantized
 from transformer_lens.loading.conversion import Architecture, Converted, convert, read_config
-from transformer_lens.loading.errors import LoadingError
+from transformer_lens.loading.errors import CorruptCheckpointError, LoadingError
 from transformer_lens.loading.loaders.choose import Choice
+from transformer_lens.loading.memory import processed
 from transformer_lens.loading.memory.arithmetic import held_as
 from transformer_lens.loading.memory.fresh import give_back
 from transformer_lens.loading.memory.threads import load_threads
@@ -63,6 +64,7 @@ class Prepared:
         choice: The loader.
         quantization: What is packed, and why what is not.
         seconds: By stage so far.
+        cached: What the cache of processed weights has for it.
     """
 
     cfg: HookedTransformerConfig
@@ -76,6 +78,7 @@ class Prepared:
     choice: Choice
     quantization: Quantization
     seconds: dict[str, float] = field(default_factory=dict)
+    cached: processed.Lookup = field(default_factory=processed.Lookup)
 
     def load_tokenizer(self) -> Any | None:
         """Returns the tokenizer beside the weights, or None where there is none."""
@@ -93,6 +96,26 @@ class Prepared:
     def load_into(self, module: nn.Module) -> LoadReport:
         """Keeps every promise, places the results in a module, and reports."""
         loaders.warn_of_fallback(self.choice)
+        if self.cached.outcome == processed.TAKEN:
+            try:
+                with timed(self.seconds, "check"):
+                    self.cached.check()
+                self._keep_promises(module)
+            except (processed.BrokenEntry, CorruptCheckpointError, OSError) as problem:
+                return self._without_entry(problem).load_into(module)
+            return self.report()
+        self._keep_promises(module)
+        kept = self.cached.keep(module)
+        if kept.outcome:
+            self.seconds["keep"] = kept.seconds
+        return replace(self, cached=kept).report()
+
+    def _without_entry(self, problem: Exception) -> Prepared:
+        """Returns the load as it is without the cache, whose entry turned out to be broken or gone."""
+        cached = self.cached.without_entry(problem)
+        return replace(self, weights=cached.weights, cached=cached)
+
+    def _keep_promises(self, module: nn.Module) -> None:
         with (
             timed(self.seconds, "load"),
             load_threads(),
@@ -100,7 +123,6 @@ class Prepared:
         ):
             self.choice.loader().load(module, self.weights, advance)
             give_back()
-        return self.report()
 
     def instead(self, request: Request) -> Prepared:
         """Decides another load of the same checkpoint, which is not opened again."""
@@ -147,6 +169,9 @@ class Prepared:
             tied=self.converted.tied,
             dropped=dict(self.converted.dropped),
             savings=self.savings(),
+            processed_cache=self.cached.outcome,
+            processed_cache_file=str(self.cached.path) if self.cached.path.name else "",
+            processed_cache_reason=self.cached.reason,
             versions=versions(),
             links=dict(self.checkpoint.links),
             **self.quantization.facts(self.weights, self.converted),
@@ -186,12 +211,15 @@ def _decided(
         if request.dtype is None:
             cfg.dtype = converted.weights["embed.W_E"].dtype
         plan = processing.plan(request.flags, cfg, [name for name, tensor in weights.items() if tensor.packed])
-        processed, cfg = processing.apply(plan, weights, cfg)
-        untouched = [name for name, tensor in processed.items() if tensor is converted.weights.get(name)]
-        weights = quantization.pack(place(processed, cfg), untouched, file_cfg, cfg.dtype)
+        done, cfg = processing.apply(plan, weights, cfg)
+        untouched = [name for name, tensor in done.items() if tensor is converted.weights.get(name)]
+        weights = quantization.pack(place(done, cfg), untouched, file_cfg, cfg.dtype)
         quantization.require(weights)
+        cached = processed.look_up(request.cache_processed, weights, checkpoint, plan, _name(cfg.dtype), request.io)
+        if cached.outcome == processed.TAKEN:
+            weights = place(cached.weights, cfg)
     return Prepared(
-        cfg, weights, plan, converted, checkpoint, architecture, source, request, choice, quantization, seconds
+        cfg, weights, plan, converted, checkpoint, architecture, source, request, choice, quantization, seconds, cached
     )
 
 
@@ -262,7 +290,8 @@ def _open(request: Request, source: Source | None) -> tuple[Checkpoint, Architec
         checkpoint = replace(checkpoint, config=plain, weights=weights)
     if adapter is not None:
         merged = merge_adapter(checkpoint.weights, adapter, architecture.prefix, architecture.is_transposed)
-        checkpoint = replace(checkpoint, weights=merged, label=f"{checkpoint.label} with {adapter.label}")
+        files = (*checkpoint.files, *adapter.files)
+        checkpoint = replace(checkpoint, weights=merged, label=f"{checkpoint.label} with {adapter.label}", files=files)
     return checkpoint, architecture
 
 

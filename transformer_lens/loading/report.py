@@ -44,6 +44,10 @@ class LoadReport:
         packed: Parameters that are packed.
         bytes_packed: Of them, with their scales; part of the bytes above.
         dequantized: Parameters that are numbers though the checkpoint has them packed, each with the reason.
+        processed_cache: "taken" where processed weights came from the cache of earlier loads, "kept" where they were
+            put there ("to be kept" in a plan), "not kept" where they were not; empty where that was not asked for.
+        processed_cache_file: The file of the cache, where there is one.
+        processed_cache_reason: Why weights were not kept, or were made again.
         versions: Of torch, transformers (if imported) and transformer_lens.
     """
 
@@ -71,6 +75,9 @@ class LoadReport:
     tied: tuple[tuple[str, str], ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
     savings: tuple[str, ...] = ()
+    processed_cache: str = ""
+    processed_cache_file: str = ""
+    processed_cache_reason: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     quantization: str = ""
     packed: tuple[str, ...] = ()
@@ -109,6 +116,9 @@ class LoadReport:
         if self.io:
             lines.append(f"  files: {self.io}")
         lines += [f"  link: {name} is {path}" for name, path in self.links.items()]
+        if self.processed_cache:
+            said = [text for text in (self.processed_cache_file, self.processed_cache_reason) if text]
+            lines.append(f"  processed weights {self.processed_cache}: {', '.join(said)}")
         if len(self.bytes_per_device) > 1:
             lines.append("  " + ", ".join(f"{device} {gib(size)}" for device, size in self.bytes_per_device.items()))
         if self.steps:

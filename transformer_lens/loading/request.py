@@ -30,6 +30,7 @@ class Request:
         dequantize: Whether packed matrices are loaded as numbers.
         fetch: Which files may be fetched: "all"; "rest": all but safetensors files that are not here, whose headers
             are read where they are, which is enough for a plan; "none" of the files of weights.
+        cache_processed: Whether processed weights are kept as a file and mapped next time; None asks the environment.
     """
 
     model_name: str | None = None
@@ -57,6 +58,7 @@ class Request:
     progress: bool | None = None
     quantize: Settings | None = None
     dequantize: bool = False
+    cache_processed: bool | None = None
 
     def __post_init__(self) -> None:
         if self.model_name is None and self.hf_model is None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,11 +52,13 @@ class Adapter:
         label: What messages call it.
         config: adapter_config.json as parsed.
         tensors: By the names in its file, without their common start.
+        files: Its config and its weights.
     """
 
     label: str
     config: Mapping[str, Any]
     tensors: Weights
+    files: tuple[Path, ...] = ()
 
     @property
     def base(self) -> str | None:
@@ -75,7 +78,8 @@ def open_adapter(source: Source, io: str) -> Adapter:
     Raises:
         UnhandledConfigError: It is no LoRA adapter, or has settings that are not known here.
     """
-    config = read_json(source.file("adapter_config.json"))
+    config_file = source.file("adapter_config.json")
+    config = read_json(config_file)
     kind = config.get("peft_type")
     if kind != "LORA":
         raise UnhandledConfigError(f"{source.label} is an adapter of type {kind!r}; LORA can be merged here.")
@@ -86,8 +90,10 @@ def open_adapter(source: Source, io: str) -> Adapter:
     if path is not None:
         found = {key: region.promise(key, io) for key, region in safetensors.read_header(path).items()}
     else:
-        found = dict(read_records(source.file("adapter_model.bin")))
-    return Adapter(source.label, config, Weights({key.removeprefix(_ROOT): value for key, value in found.items()}))
+        path = source.file("adapter_model.bin")
+        found = dict(read_records(path))
+    tensors = Weights({key.removeprefix(_ROOT): value for key, value in found.items()})
+    return Adapter(source.label, config, tensors, (config_file, path))
 
 
 def merge_adapter(weights: Weights, adapter: Adapter, prefix: str, transposed: Callable[[str], bool]) -> Weights:

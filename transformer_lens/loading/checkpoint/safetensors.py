@@ -8,6 +8,8 @@ Source: the format's specification in the safetensors repository.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,32 @@ _DTYPES: dict[str, str] = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Header:
+    """What the header of a file says, checked.
+
+    Attributes:
+        regions: The tensors, in the order of the file.
+        metadata: The strings that whoever wrote the file has put beside them.
+        text: The header as it stands in the file.
+    """
+
+    regions: Mapping[str, Region]
+    metadata: Mapping[str, str]
+    text: bytes
+
+
 def read_header(path: Path) -> dict[str, Region]:
     """Returns the tensors of a file, in the order of the file.
+
+    Raises:
+        CorruptCheckpointError: The file is not whole, or its header says what cannot be.
+    """
+    return dict(read_whole_header(path).regions)
+
+
+def read_whole_header(path: Path) -> Header:
+    """Returns the tensors of a file, its metadata, and the header's own text.
 
     Raises:
         CorruptCheckpointError: The file is not whole, or its header says what cannot be.
@@ -92,7 +118,7 @@ def regions_of(path: Path, header: dict[str, Any], begin: int = 0, size: int | N
         raise _broken(path, f"has {size} bytes of the {begin + end} that its header says: {_stopped(path)}")
     if begin + end < size:
         raise _broken(path, f"has {size} bytes, {size - begin - end} more than its header says")
-    return out
+    return Header(out, metadata, text)
 
 
 def _entry(path: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, ...], int, int]:
@@ -123,6 +149,11 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, .
             f"gives {name!r} {offsets[1] - offsets[0]} bytes; {tuple(shape)} in {entry['dtype']} needs {nbytes}",
         )
     return dtype, tuple(shape), offsets[0], offsets[1]
+
+
+def name_of_dtype(dtype: torch.dtype) -> str:
+    """Returns what the format calls a dtype."""
+    return next(name for name, ours in _DTYPES.items() if f"torch.{ours}" == str(dtype))
 
 
 def _whole_numbers(value: Any) -> bool:
