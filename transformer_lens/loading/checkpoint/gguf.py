@@ -85,7 +85,7 @@ def open_gguf(source: GGUFSource, skip: Callable[[str], bool] = lambda key: Fals
             heads = _permuted_heads(family, name, config)
             promise = _promise(key, tensor, raw, packings[tensor.kind], heads, choice.mode)
             weights[key] = _transposed(promise) if family.is_transposed(name) else promise
-    return Checkpoint(source.label, source.kind, None, config, Weights(weights), choice, (path,))
+    return Checkpoint(source.label, source.kind, None, config, Weights(weights), choice, files=(path,))
 
 
 def tensors_of_gguf(path: Path) -> list[tuple[str, str, tuple[int, ...], int]]:

@@ -83,7 +83,8 @@ def read_whole_header(path: Path) -> Header:
         header = parse_object(text)
     except ValueError as fact:
         raise _broken(path, f"has a header that cannot be read as a JSON object ({fact})") from None
-    return regions_of(path, header, 8 + length, size)
+    metadata = header.get("__metadata__", {})
+    return Header(regions_of(path, header, 8 + length, size), metadata, text)
 
 
 def regions_of(path: Path, header: dict[str, Any], begin: int = 0, size: int | None = None) -> dict[str, Region]:
@@ -118,7 +119,7 @@ def regions_of(path: Path, header: dict[str, Any], begin: int = 0, size: int | N
         raise _broken(path, f"has {size} bytes of the {begin + end} that its header says: {_stopped(path)}")
     if begin + end < size:
         raise _broken(path, f"has {size} bytes, {size - begin - end} more than its header says")
-    return Header(out, metadata, text)
+    return out
 
 
 def _entry(path: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, ...], int, int]:
