@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformer_lens.loading.checkpoint.adapter import is_peft_layer, merged_live_layers
 from transformer_lens.loading.checkpoint.checkpoint import Checkpoint
 from transformer_lens.loading.errors import LoadingError, QuantizedTensorError
+from transformer_lens.loading.versions import dtype_argument
 from transformer_lens.loading.weights import Held, LazyTensor, Weights
 
 _PLAIN_TYPES = (Tensor, nn.Parameter)
@@ -102,5 +103,6 @@ def load_live(name: str, dtype: torch.dtype) -> nn.Module:
     """Loads a causal language model by transformers itself, in eval mode; no code of the checkpoint is run."""
     from transformers import AutoModelForCausalLM
 
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(name, torch_dtype=dtype, trust_remote_code=False)
+    settings = {dtype_argument(): dtype}
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=False, **settings)
     return model.eval()
