@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from transformer_lens import HookedTransformer
+from transformer_lens.loading.versions import dtype_argument
 
 PROMPT = "When Mary and John went to the store, John gave a drink to"
 FLAGS = (
@@ -21,7 +22,8 @@ FLAGS = (
 def theirs(smollm2):
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32, attn_implementation="eager").eval()
+    settings = {dtype_argument(): torch.float32, "attn_implementation": "eager"}
+    return AutoModelForCausalLM.from_pretrained(smollm2, **settings).eval()
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from transformer_lens.loading.quantization.bitsandbytes import is_woven, packed_
 from transformer_lens.loading.quantization.methods import UNDONE_BY_TRANSFORMERS
 from transformer_lens.loading.quantization.promises import packed_promise
 from transformer_lens.loading.sources.source import Source
+from transformer_lens.loading.versions import dtype_argument
 from transformer_lens.loading.weights import Held, LazyTensor, Origin, Weights
 
 _PLAIN_TYPES = (Tensor, nn.Parameter)
@@ -143,8 +144,8 @@ def load_dequantized(source: Source, method: str) -> nn.Module:
         model: nn.Module = transformers.AutoModelForCausalLM.from_pretrained(
             source.file("config.json").parent,
             quantization_config=config(**arguments),
-            torch_dtype="auto",
             trust_remote_code=False,
+            **{dtype_argument(): "auto"},
         )
     except (ImportError, AttributeError, RuntimeError, ValueError, TypeError) as error:
         raise QuantizedTensorError(
@@ -158,8 +159,9 @@ def load_live(name: str, dtype: torch.dtype, revision: str | None = None) -> nn.
     """Loads a causal language model by transformers itself, in eval mode; no code of the checkpoint is run."""
     from transformers import AutoModelForCausalLM
 
+    settings = {dtype_argument(): dtype}
     model: nn.Module = AutoModelForCausalLM.from_pretrained(
-        name, torch_dtype=dtype, revision=revision or "main", trust_remote_code=False
+        name, revision=revision or "main", trust_remote_code=False, **settings
     )
     return model.eval()
 
