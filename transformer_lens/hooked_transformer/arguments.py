@@ -68,6 +68,7 @@ def checked_request(
     load_in_4bit: bool | None,
     load_in_8bit: bool | None,
     dequantize: bool,
+    cache_processed: bool | None,
 ) -> loading.Request:
     """Returns the arguments of ``from_pretrained``, checked; `others` are those that it takes by any name."""
     dtype = others.pop("torch_dtype", None) or dtype
@@ -104,4 +105,5 @@ def checked_request(
         progress=progress,
         quantize=loading.requested_quantization(quantization_config, load_in_4bit, load_in_8bit),
         dequantize=dequantize,
+        cache_processed=cache_processed,
     )
