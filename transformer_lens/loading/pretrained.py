@@ -163,7 +163,7 @@ class Prepared:
             largest_tensor=max((tensor.nbytes for tensor in self.weights.values()), default=0),
             seconds=dict(self.seconds),
             steps=self.plan.steps,
-            skipped=self.plan.skipped,
+            skipped=(*self.plan.skipped, *self.plan.kept),
             read=self.converted.used,
             zero_filled=self.converted.zero_filled,
             tied=self.converted.tied,

@@ -18,6 +18,8 @@ MATRICES: Mapping[str, str] = {
     "W_O": "head d_head d_model", "W_in": "d_model d_mlp", "W_gate": "d_model d_mlp", "W_out": "d_mlp d_model",
     "W_U": "d_model d_vocab_out",
 }  # fmt: skip
+# Norms of what a branch writes. They are never folded: their weight cannot pass the sum of the residual stream.
+OUTPUT_NORMS: tuple[str, ...] = ("ln1_post", "ln2_post")
 # What writes to the residual stream.
 WRITERS: tuple[str, ...] = (
     "embed.W_E", "pos_embed.W_pos", "attn.W_O", "attn.b_O", "mlp.W_out", "mlp.b_out",
@@ -49,11 +51,24 @@ def grouped(name: str, cfg: HookedTransformerConfig) -> str:
     return f"{head}._{leaf}" if leaf in ("W_K", "W_V", "b_K", "b_V") else name
 
 
-def _norm(name: str, cfg: HookedTransformerConfig, axis: str = "d_model") -> dict[str, str]:
-    kind = "RMS" if cfg.final_rms and name == "ln_final" and cfg.normalization_type == "LN" else cfg.normalization_type
-    if kind == "LN":
-        return {f"{name}.w": axis, f"{name}.b": axis}
-    return {f"{name}.w": axis} if kind == "RMS" else {}
+def norm_kind(name: str, cfg: HookedTransformerConfig) -> str | None:
+    """Returns which formula a norm has, folded or not: "LN", which takes the mean away, "RMS", or None.
+
+    Args:
+        name: "ln1", "ln_final" …
+        cfg: Of the model.
+    """
+    kind = cfg.normalization_type
+    if kind is None:
+        return None
+    return "RMS" if kind in ("RMS", "RMSPre") or (name == "ln_final" and cfg.final_rms) else "LN"
+
+
+def _norm(name: str, cfg: HookedTransformerConfig) -> dict[str, str]:
+    kind = norm_kind(name, cfg)
+    if kind is None or (cfg.normalization_type in ("LNPre", "RMSPre") and name not in OUTPUT_NORMS):
+        return {}
+    return {f"{name}.w": "d_model", f"{name}.b": "d_model"} if kind == "LN" else {f"{name}.w": "d_model"}
 
 
 def block_schema(cfg: HookedTransformerConfig) -> dict[str, str]:

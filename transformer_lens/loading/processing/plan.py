@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.convert import collapse
-from transformer_lens.loading.conversion.schema import READERS, WRITERS
+from transformer_lens.loading.conversion.schema import OUTPUT_NORMS, READERS, WRITERS
 from transformer_lens.loading.errors import QuantizedTensorError
 from transformer_lens.loading.processing.center_unembed import center_unembed
 from transformer_lens.loading.processing.center_writing_weights import center_writing_weights
@@ -37,11 +37,13 @@ class Plan:
         steps: Names of steps.
         skipped: (step, reason) of every step that was asked for and is left out.
         norms: The norms that are folded.
+        kept: (step, reason) of what a step that is done leaves as it is.
     """
 
     steps: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
     norms: tuple[str, ...] = ()
+    kept: tuple[tuple[str, str], ...] = ()
 
 
 def plan(flags: Flags, cfg: HookedTransformerConfig, packed: Collection[str] = ()) -> Plan:
@@ -82,7 +84,9 @@ def plan(flags: Flags, cfg: HookedTransformerConfig, packed: Collection[str] = (
     decide("center_unembed", flags.center_unembed, _why_not_center_unembed(cfg))
     decide("refactor_query_key", refactor, _why_not_refactor_query_key(cfg))
     decide("refactor_value_output", refactor, _why_not_refactor_value_output(cfg, "fold_value_biases" in steps))
-    return Plan(tuple(steps), tuple(skipped), _norms_before_readers(cfg) if "fold_ln" in steps else ())
+    folds = "fold_ln" in steps
+    kept = _norms_that_write(cfg) if folds else ()
+    return Plan(tuple(steps), tuple(skipped), _norms_before_readers(cfg) if folds else (), kept)
 
 
 def _flag(step: str) -> str:
@@ -106,6 +110,15 @@ def _stem(name: str) -> str:
 
 def _norms_before_readers(cfg: HookedTransformerConfig) -> tuple[str, ...]:
     return ("ln1", "ln_final") if cfg.attn_only else ("ln1", "ln2", "ln_final")
+
+
+def _norms_that_write(cfg: HookedTransformerConfig) -> tuple[tuple[str, str], ...]:
+    if not cfg.use_normalization_before_and_after:
+        return ()
+    norms = OUTPUT_NORMS[:1] if cfg.attn_only else OUTPUT_NORMS
+    return tuple(
+        (f"fold_ln of {norm}", "it writes to the residual stream: nothing linear reads it alone") for norm in norms
+    )
 
 
 def _why_not_fold_norms(cfg: HookedTransformerConfig) -> str | None:
