@@ -263,10 +263,26 @@ def test_adapters_count(tmp_path, folder):
         assert outcome(model) == said and same(model, plain) == (adapter == "adapter-2")
 
 
-def test_a_gguf_file_is_unpacked_once(smollm2_gguf):
-    plain = load(smollm2_gguf, first_n_layers=1, cache_processed=False)
-    first, second = (load(smollm2_gguf, first_n_layers=1) for _ in range(2))
+@pytest.mark.parametrize("processed", [True, False])
+def test_a_gguf_file_is_unpacked_once(tmp_path, processed):
+    gguf = pytest.importorskip("gguf")
+    from tests.unit.loading.test_gguf_reader import as_gguf
+
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
+    variant = dataclasses.replace(VARIANTS["llama"], settings={**VARIANTS["llama"].settings, **sizes})
+    packed = as_gguf(make_model(variant), tmp_path / "m.gguf", gguf.GGMLQuantizationType.Q8_0)
+    method = HookedTransformer.from_pretrained if processed else HookedTransformer.from_pretrained_no_processing
+    plain, first, second = (
+        method(packed, device="cpu", progress=False, cache_processed=wanted) for wanted in (False, True, True)
+    )
     assert (outcome(first), outcome(second)) == ("kept", "taken")
+    assert same(first, plain) and same(second, plain)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_a_gpu_takes_what_lies_on_the_disk(folder):
+    plain, first, second = (load(folder, device="cuda", cache_processed=wanted) for wanted in (False, True, True))
+    assert (outcome(first), outcome(second)) == ("kept", "taken") and second.W_E.device.type == "cuda"
     assert same(first, plain) and same(second, plain)
 
 
@@ -452,9 +468,9 @@ def test_a_disk_that_is_known_to_be_too_small(folder, cache, monkeypatch):
 
 @pytest.fixture
 def mounted(cache):
-    """A file system of 64 KiB in the cache's place."""
+    """A file system of 1 MiB in the cache's place; tests make it smaller."""
     cache.mkdir(parents=True)
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(cache)], capture_output=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(cache)], capture_output=True)
     if done.returncode:
         pytest.skip(f"no permission to mount a small disk: {done.stderr.decode().strip()}")
     yield cache
@@ -465,6 +481,7 @@ def mounted(cache):
 
 @pytest.mark.parametrize("is_asked", [True, False], ids=["asked how full", "not asked"])
 def test_a_full_disk(folder, mounted, monkeypatch, is_asked):
+    subprocess.run(["mount", "-o", "remount,size=64k", str(mounted)], check=True)
     if not is_asked:
         usage = shutil.disk_usage(folder)
         monkeypatch.setattr(write.shutil, "disk_usage", lambda path: usage)
@@ -472,7 +489,7 @@ def test_a_full_disk(folder, mounted, monkeypatch, is_asked):
 
 
 def test_a_read_only_disk(folder, mounted):
-    subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
+    subprocess.run(["mount", "-o", "remount,ro,size=1m", str(mounted)], check=True)
     not_kept(folder, mounted, "Read-only file system")
 
 

@@ -32,7 +32,8 @@ def list_entries(as_json: AsJson = False) -> None:
         return
     total = sum(entry.nbytes for entry in found)
     table = Table(title=f"{processed.cache_folder()}: {gib(total)}", title_justify="left")
-    for head in ("key", "checkpoint", "size", "dtype", "processed by", "created", "last used"):
+    table.add_column("key", no_wrap=True, min_width=12)
+    for head in ("checkpoint", "size", "dtype", "processed by", "created", "last used"):
         table.add_column(head, justify="right" if head == "size" else "left", overflow="fold")
     for entry in found:
         label = f"[red]broken[/red]: {entry.problem}" if entry.problem else entry.label

@@ -34,8 +34,8 @@ def write_entry(path: Path, key: Key, tensors: Mapping[str, Tensor], label: str,
     The header is written twice: its checksums are known at the end, and take the room that zeros held.
 
     Args:
-        path: Of the entry, in a folder that is there; one that is there is replaced, and stays as it was for those who
-            have mapped it.
+        path: Of the entry, in a folder that is there. An entry that is there is replaced, and stays as it was for
+            whoever has mapped it.
         key: What it is for.
         tensors: Parameters, on any device.
         label: The checkpoint.
