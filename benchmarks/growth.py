@@ -144,11 +144,12 @@ def measure(series: Series, options: Any, say: Any) -> dict[str, Any]:
 
 
 def line_of(entry: dict[str, Any], way: str) -> dict[str, list[float]]:
-    """Returns the points of one way: x, and of seconds and peak bytes the medians; what failed is left out."""
+    """Returns the points of one way, without failures: medians of seconds and peak, least processor seconds."""
     found = [(point["x"], point["ways"][way]) for point in entry["points"] if "failed" not in point["ways"][way]]
     return {
         "x": [x for x, _ in found],
         "seconds": [Spread.of(way["seconds"]).median for _, way in found],
+        "cpu_seconds": [min(way["cpu_seconds"]) for _, way in found],
         "peak": [Spread.of(way["peak"]).median for _, way in found],
     }
 
@@ -174,7 +175,7 @@ def as_table(entry: dict[str, Any]) -> Table:
     table.add_section()
     for name, key, unit, scale in (("seconds", "seconds", "s", 1), ("memory", "peak", "MiB", 2**20)):
         table.add_row(f"{name} each", *(slope(entry, way, key, unit, scale) for way in TITLES))
-    table.add_row("seconds ~ x^p", *(exponent(entry, way) for way in TITLES))
+    table.add_row("CPU s ~ x^p", *(exponent(entry, way) for way in TITLES))
     return table
 
 
@@ -188,9 +189,9 @@ def slope(entry: dict[str, Any], way: str, key: str, unit: str, scale: float) ->
 
 
 def exponent(entry: dict[str, Any], way: str) -> str:
-    """Returns the power of growth of seconds as text; nothing where there are too few points."""
+    """Returns the power of growth of processor seconds as text; nothing where there are too few points."""
     points = line_of(entry, way)
-    return f"p = {growth_exponent(points['x'], points['seconds']):.2f}" if len(points["x"]) >= 3 else ""
+    return f"p = {growth_exponent(points['x'], points['cpu_seconds']):.2f}" if len(points["x"]) >= 3 else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -44,6 +44,7 @@ class Measurement:
         returned: Bytes of private memory after the result went out of scope, without a garbage collection, above the
             level before the call.
         facts: What the function's `after` said of the result.
+        cpu_seconds: Processor time of all threads during the call: what a busy machine changes least.
         samples: (seconds since the call began, bytes of private memory above the level before it), thinned out.
     """
 
@@ -52,6 +53,7 @@ class Measurement:
     kept: int
     returned: int
     facts: Any = None
+    cpu_seconds: float = 0.0
     samples: tuple[tuple[float, int], ...] = ()
 
 
@@ -196,6 +198,7 @@ def _converse(child: subprocess.Popen[str], answers: TextIO, ceiling: int | None
         kept=done["kept"] - level,
         returned=done["returned"] - level,
         facts=done["facts"],
+        cpu_seconds=done["cpu_seconds"],
         samples=thinned(samples),
     )
 
@@ -238,11 +241,12 @@ def _run(order: Mapping[str, Any]) -> None:
     answers = os.fdopen(order["answer_to"], "w", buffering=1)
     print("ready", file=answers)
     sys.stdin.readline()
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     result = call()
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     # Said at once: what is asked of the result below must not count as the call's.
-    print(json.dumps({"seconds": seconds, "kept": private_memory()}), file=answers)
+    called = {"seconds": seconds, "cpu_seconds": cpu_seconds, "kept": private_memory()}
+    print(json.dumps(called), file=answers)
     facts = getattr(module, order["after"])(result) if order["after"] else None
     del result
     print(json.dumps({"returned": private_memory(), "facts": facts}), file=answers)

@@ -69,6 +69,7 @@ class Outcome:
         typical = sorted(self.measurements, key=lambda m: m.seconds)[(len(self.measurements) - 1) // 2]
         return {
             "seconds": [m.seconds for m in self.measurements],
+            "cpu_seconds": [m.cpu_seconds for m in self.measurements],
             "peak": [m.peak for m in self.measurements],
             "kept": [m.kept for m in self.measurements],
             "returned": [m.returned for m in self.measurements],
