@@ -26,9 +26,8 @@ TREE = ("benchmarks", "constraints", "demo", "docs", "fuzz", "matrix", "tests")
 nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["cell"]
-if "NOX_ENVDIR" not in os.environ:
-    nox.options.envdir = str(ROOT / ".cache" / "nox")
+nox.options.sessions = ["packaging", "with-sae-lens", "with-circuit-tracer"]
+nox.options.envdir = os.environ.get("NOX_ENVDIR", str(ROOT / ".cache" / "nox"))
 
 
 def install_ourselves(session: nox.Session) -> None:
@@ -86,3 +85,39 @@ def _specifier(text: str):
     from packaging.specifiers import SpecifierSet
 
     return SpecifierSet(text)
+
+
+@nox.session
+def packaging(session: nox.Session) -> None:
+    """Builds wheel and sdist, looks into both, and installs the wheel into an environment with nothing else in it."""
+    session.install("--upgrade", str(ROOT), "hatchling", "pip", "pytest", "hypothesis", "beartype")
+    install_ourselves(session)
+    session.run("python", "-m", "pip", "check")
+    session.chdir(session.create_tmp())
+    for extra in ("bitsandbytes", "gguf", "peft"):
+        session.run("python", "-c", f"import importlib.util as u; assert u.find_spec({extra!r}) is None, {extra!r}")
+    session.run("python", "-W", "error", "-c", "import transformer_lens", env={"PYTHONPATH": None})
+    session.chdir(ROOT)
+    session.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/packaging")
+
+
+@nox.session(name="with-sae-lens")
+def with_sae_lens(session: nox.Session) -> None:
+    """sae-lens beside this package, installed as its README says: in one command."""
+    beside(session, "sae-lens", "beside_sae_lens.py")
+
+
+@nox.session(name="with-circuit-tracer")
+def with_circuit_tracer(session: nox.Session) -> None:
+    """circuit-tracer beside this package, installed in one command."""
+    beside(session, "circuit-tracer", "beside_circuit_tracer.py")
+
+
+def beside(session: nox.Session, client: str, script: str) -> None:
+    """Installs a client and ourselves in one command, checks every bound, and runs what tells that both work."""
+    session.install("--upgrade", str(ROOT), client, "pip")
+    install_ourselves(session)
+    session.run("python", "-m", "pip", "check")
+    copied = shutil.copy2(ROOT / "tests" / "packaging" / script, session.create_tmp())
+    session.chdir(session.create_tmp())
+    session.run("python", copied, env={"PYTHONPATH": None})
