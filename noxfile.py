@@ -58,7 +58,7 @@ def tree_without_the_package(session: nox.Session) -> Path:
 def cell(session: nox.Session, name: str) -> None:
     """One cell of the version matrix; `-- --quick` runs the quick tests, `-- --remove` removes it afterwards."""
     chosen = CELLS[name]
-    version = "%d.%d" % sys.version_info[:2]
+    version = ".".join(map(str, sys.version_info[:2]))
     if version not in _specifier(chosen.python):
         session.error(f"cell {name} is for Python {chosen.python}, and nox runs under {version}")
     session.install("--upgrade", str(ROOT), *chosen.requirements)
