@@ -23,8 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.checkpoint import make_gpt2
-from benchmarks.load import GIB, LOADS, OUT, read_once
+from benchmarks.loaders import LOADS
+from benchmarks.machine import GIB
 from benchmarks.memory import Measurement, can_measure, measure
+from benchmarks.page_cache import warm
+from benchmarks.results import OUT
 
 ROWS = ("processed, no cache", "first load, entry written", "second load, entry mapped")
 
@@ -45,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit("Private memory is read from /proc/<pid>/status, which this system does not have.")
     console = Console(width=None if sys.stdout.isatty() else 120)
     folder = make_gpt2()
-    read_once(folder / "model.safetensors")
+    warm([folder / "model.safetensors"])
     found: dict[str, list[Measurement]] = {label: [] for label in ROWS}
     cache = Path(tempfile.mkdtemp(prefix="cached-", dir=folder.parent))
     try:

@@ -254,3 +254,44 @@ def describe_logits(result):
         "predicted": predicted[:: max(1, predicted.numel() // 16)][:16].tolist(),
         "versions": versions(("torch", "transformers", "safetensors", "transformer-lens")),
     }
+
+
+def packed(folder, arguments):
+    """This project, on a packed checkpoint or packing on load."""
+    import bitsandbytes  # noqa: F401  # lazily imported inside the load
+
+    from transformer_lens import HookedTransformer
+
+    load = HookedTransformer.from_pretrained_no_processing
+    return lambda: load(folder, device="cpu", progress=False, **arguments)
+
+
+def packed_live(folder):
+    """This project, borrowing a packed live model."""
+    from transformers import AutoModelForCausalLM
+
+    from transformer_lens import HookedTransformer
+
+    hf_model = AutoModelForCausalLM.from_pretrained(folder)
+    return lambda: HookedTransformer.from_pretrained_no_processing(
+        hf_model=hf_model, dtype="auto", device="cpu", progress=False
+    )
+
+
+def packed_by_transformers(folder):
+    """A plain transformers model, on a packed checkpoint."""
+    import bitsandbytes  # noqa: F401
+    from transformers import AutoModelForCausalLM
+
+    return lambda: AutoModelForCausalLM.from_pretrained(folder)
+
+
+def describe_packed(result):
+    """Says what a load has packed; nothing of what is not ours."""
+    from transformer_lens import HookedTransformer
+
+    if not isinstance(result, HookedTransformer):
+        return {}
+    report = result.load_report
+    total = report.bytes_mapped + report.bytes_borrowed + report.bytes_allocated
+    return {"packed": report.bytes_packed, "total": total, "largest": report.largest_tensor}

@@ -2,7 +2,8 @@
 
     python -m benchmarks.page [--gather] [--results benchmarks/results/2026-01-31.json]
 
-With ``--gather``, what the commands left in ``benchmarks/out/`` is first joined into ``benchmarks/results/<today>.json``,
+With ``--gather``, what the commands left in ``benchmarks/out/`` is first joined into
+``benchmarks/results/<today>.json``,
 which is committed with the page.
 """
 
@@ -36,7 +37,8 @@ imports: what nobody else can use and the kernel cannot give back. *Warm* means 
 shape of the model named. *Limits* are what no loader with these properties beats by much: reading the file once,
 mapping it, cloning every tensor, converting every tensor.
 
-`make bench` runs all of it, small; `make bench ARGS=--full` every size. `python -m benchmarks.page --gather` writes this page.
+`make bench` runs all of it, small; `make bench ARGS=--full` every size. `python -m benchmarks.page --gather` writes
+this page.
 """
 
 
@@ -113,7 +115,8 @@ def _promises(found: Sequence[Verdict]) -> str:
         state = "holds" if verdict.holds else "**does not hold**"
         note = f"; {verdict.note}" if verdict.note else ""
         lines.append(
-            f"| {verdict.subject} | {verdict.promise} | {verdict.bound:.3g}{unit} | {verdict.measured:.3g}{unit} | {state}{note} |"
+            f"| {verdict.subject} | {verdict.promise} | {verdict.bound:.3g}{unit} | "
+            f"{verdict.measured:.3g}{unit} | {state}{note} |"
         )
     return "\n".join(lines)
 
