@@ -259,11 +259,14 @@ def describe_logits(result):
 def packed(folder, arguments):
     """This project, on a packed checkpoint or packing on load."""
     import bitsandbytes  # noqa: F401  # lazily imported inside the load
+    from transformers import AutoTokenizer
 
     from transformer_lens import HookedTransformer
 
+    # A tokenizer's tables are no weights.
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     load = HookedTransformer.from_pretrained_no_processing
-    return lambda: load(folder, device="cpu", progress=False, **arguments)
+    return lambda: load(folder, device="cpu", progress=False, tokenizer=tokenizer, **arguments)
 
 
 def packed_live(folder):

@@ -97,7 +97,7 @@ class LoadReport:
     def from_json(cls, text: str) -> LoadReport:
         """Reads what `to_json` wrote."""
         values = json.loads(text)
-        for name in ("steps", "read", "zero_filled", "savings"):
+        for name in ("steps", "read", "zero_filled", "savings", "packed"):
             values[name] = tuple(values[name])
         for name in ("skipped", "tied"):
             values[name] = tuple((first, second) for first, second in values[name])

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.conversion.recipes import Recipe, Take
 from transformer_lens.loading.conversion.schema import MATRICES
+from transformer_lens.loading.memory.fresh import give_back
 from transformer_lens.loading.processing.linear_chain import recast
 from transformer_lens.loading.quantization import bitsandbytes
 from transformer_lens.loading.quantization.matrices import MatrixOrder, matrix_order
@@ -118,6 +119,9 @@ def _packed(numbers: LazyTensor, order: MatrixOrder, settings: Settings, recent:
         if found is None:
             matrix: Tensor = order.to_matrix(numbers.make().detach())
             found = bitsandbytes.quantized(matrix, settings)
+            del matrix
+            # Packing works on copies of several times the matrix, which the allocator would keep until the end.
+            give_back()
             if recent is not None:
                 recent.put(key, found)
         return found
