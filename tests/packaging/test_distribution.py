@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 
 def build(tree: Path, target: Path, kind: str) -> Path:
     """Builds a "wheel" or "sdist" of a tree by its own build backend."""
-    run([sys.executable, "-m", "hatchling", "build", "--target", kind, str(target)], cwd=tree)
+    run([sys.executable, "-m", "hatchling", "build", "--target", kind, "--directory", str(target)], cwd=tree)
     (made,) = target.glob("*.whl" if kind == "wheel" else "*.tar.gz")
     return made
 
