@@ -40,8 +40,8 @@ format: $(STAMP) ## formats the code and fixes what ruff can fix
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-bench: $(STAMP) ## times and weighs loading against transformers, transformer-lens 3.9.0 and a plain copy
-	$(BIN)/python -m benchmarks.load
+bench: $(STAMP) ## times and weighs loading, ours and others' and the limits; ARGS=--full for every size
+	$(BIN)/python -m benchmarks $(ARGS)
 
 fuzz: $(STAMP) ## fuzzes the readers of strangers' files, five minutes a target
 	$(BIN)/python -m pip install --quiet --constraint constraints/dev.txt --editable '.[fuzz]'
