@@ -43,8 +43,8 @@ format: $(STAMP) ## formats the code and fixes what ruff can fix
 matrix: $(STAMP) ## runs the tests on every torch of constraints/matrix.toml; CELLS="torch-2.0.1 newest", QUICK=1, REMOVE=1
 	$(BIN)/python -m matrix $(if $(QUICK),--quick) $(if $(REMOVE),--remove) $(CELLS)
 
-bench: $(STAMP) ## times and weighs loading against transformers, transformer-lens 3.9.0 and a plain copy
-	$(BIN)/python -m benchmarks.load
+bench: $(STAMP) ## times and weighs loading, ours and others' and the limits; ARGS=--full for every size
+	$(BIN)/python -m benchmarks $(ARGS)
 
 fuzz: $(STAMP) ## fuzzes the readers of strangers' files, five minutes a target
 	$(BIN)/python -m pip install --quiet --constraint constraints/dev.txt --editable '.[fuzz]'

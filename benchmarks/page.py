@@ -2,9 +2,8 @@
 
     python -m benchmarks.page [--gather] [--results benchmarks/results/2026-01-31.json]
 
-With ``--gather``, what the commands left in ``benchmarks/out/`` is first joined into
-``benchmarks/results/<today>.json``,
-which is committed with the page.
+With ``--gather``, what the commands left in ``benchmarks/out/`` is first joined into the file of today under
+``benchmarks/results/``, which is committed with the page.
 """
 
 from __future__ import annotations
@@ -37,9 +36,12 @@ imports: what nobody else can use and the kernel cannot give back. *Warm* means 
 shape of the model named. *Limits* are what no loader with these properties beats by much: reading the file once,
 mapping it, cloning every tensor, converting every tensor.
 
-`make bench` runs all of it, small; `make bench ARGS=--full` every size. `python -m benchmarks.page --gather` writes
-this page.
+`make bench` runs all of it, small; `make bench ARGS=--full` runs every size. `python -m benchmarks.page --gather`
+writes this page.
 """
+WHAT_FOR = """\
+The bounds were set for models of some gigabytes (GPT-2 XL in float32, Llama-3.2-3B in bfloat16); other sizes are held
+against the same. What does not hold is shown as well."""
 
 
 def page(results: Mapping[str, Any], source: str) -> str:
@@ -58,7 +60,7 @@ def _parts(results: Mapping[str, Any], source: str) -> Iterator[str]:
     yield f"{_abouts(results, source)}\n\n{HOW}"
     found = verdicts(results)
     if found:
-        yield f"## What is promised\n\n{_promises(found)}\n"
+        yield f"## What is promised\n\n{_promises(found)}\n\n{WHAT_FOR}\n"
     for name, entry in results.get("load", {}).items():
         for state in (WARM, COLD):
             if state in entry:
@@ -114,10 +116,8 @@ def _promises(found: Sequence[Verdict]) -> str:
         unit = f" {verdict.unit}" if verdict.unit else ""
         state = "holds" if verdict.holds else "**does not hold**"
         note = f"; {verdict.note}" if verdict.note else ""
-        lines.append(
-            f"| {verdict.subject} | {verdict.promise} | {verdict.bound:.3g}{unit} | "
-            f"{verdict.measured:.3g}{unit} | {state}{note} |"
-        )
+        bound, measured = f"{verdict.bound:.3g}{unit}", f"{verdict.measured:.3g}{unit}"
+        lines.append(f"| {verdict.subject} | {verdict.promise} | {bound} | {measured} | {state}{note} |")
     return "\n".join(lines)
 
 

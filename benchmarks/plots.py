@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.growth import TITLES, line_of
-from benchmarks.loaders import LIMIT, OURS
+from benchmarks.loaders import LIMIT, OTHER, OURS
 from benchmarks.machine import GIB
 from benchmarks.rows import rows_of
 from benchmarks.summary import fit_line
@@ -17,9 +16,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {LIMIT: "#8a8f98", OURS: "#1f6feb", "other": "#d1793b"}
+COLOURS = {LIMIT: "#8a8f98", OURS: "#1f6feb", OTHER: "#d1793b"}
 GROWTH_COLOURS = ("#8a8f98", "#1f6feb", "#0b3d91")
-DASHES = ("-", "--", "-.", ":")
+# Of the lines of each kind, in the order of the loaders: colour and dash.
+LINES = {
+    LIMIT: (("#8a8f98", ":"), ("#8a8f98", "-."), ("#8a8f98", "--"), ("#8a8f98", "-")),
+    OURS: (
+        ("#74c0fc", "-"),
+        ("#74c0fc", "--"),
+        ("#1f6feb", "--"),
+        ("#1f6feb", "-"),
+        ("#0b3d91", "--"),
+        ("#0b3d91", "-"),
+    ),
+    OTHER: (
+        ("#2f9e44", "-"),
+        ("#9c36b5", "-"),
+        ("#d1793b", "--"),
+        ("#d1793b", "-"),
+        ("#c92a2a", "--"),
+        ("#c92a2a", "-"),
+    ),
+}
 STYLE = {
     "svg.hashsalt": "transformer_lens",
     "svg.fonttype": "path",
@@ -43,14 +61,8 @@ def draw_memory(entry: Mapping[str, Any], state: str, path: Path) -> Path:
             number = counts.get(load["kind"], 0)
             counts[load["kind"]] = number + 1
             seconds, sizes = zip(*load["samples"])
-            axes.plot(
-                seconds,
-                [size / GIB for size in sizes],
-                color=COLOURS[load["kind"]],
-                linestyle=DASHES[number % len(DASHES)],
-                alpha=1.0 - 0.15 * (number // len(DASHES)),
-                label=load["title"],
-            )
+            colour, dash = LINES[load["kind"]][number % len(LINES[load["kind"]])]
+            axes.plot(seconds, [size / GIB for size in sizes], color=colour, linestyle=dash, label=load["title"])
         axes.set_xlabel("seconds since the load began")
         axes.set_ylabel("private memory, GiB")
         axes.set_title(f"{entry['title']} shape, {entry['dtype']}, {entry['bytes'] / GIB:.2f} GiB, {state}", loc="left")
@@ -114,7 +126,7 @@ def _draw_series(axes: Axes, entry: Mapping[str, Any], key: str, scale: float) -
             ends = [min(x), max(x)]
             axes.plot(ends, [line.at(end) for end in ends], "-", linewidth=1, color=colour)
     axes.set_xlim(left=0)
-    axes.set_ylim(bottom=min(0.0, math.floor(axes.get_ylim()[0])) if axes.get_ylim()[0] < -0.5 else 0.0)
+    axes.set_ylim(bottom=0)
 
 
 class _figure:
