@@ -26,6 +26,12 @@ _LLAMA = {
 }  # fmt: skip
 SHAPES = {
     "gpt2": Shape("GPT2Config", "float32", {"n_embd": 768, "n_head": 12, "n_layer": 6, "vocab_size": 32000}),
+    # Attention is most of it: what rotating its factors takes shows in the peak.
+    "gpt2-wide": Shape(
+        "GPT2Config",
+        "float32",
+        {"n_embd": 2048, "n_head": 16, "n_layer": 3, "n_inner": 256, "vocab_size": 512, "n_positions": 256},
+    ),
     "neox": Shape(
         "GPTNeoXConfig",
         "float16",

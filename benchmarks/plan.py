@@ -102,6 +102,8 @@ CASES = (
     Case("gpt2", False, {"io": "read"}),
     Case("gpt2", False, live=True),
     Case("gpt2", False, {"load_mode": "copy"}, live=True),
+    Case("gpt2-wide", True, {"refactor_factored_attn_matrices": True}),
+    Case("gpt2-wide", True, {"refactor_factored_attn_matrices": True, "dtype": "bfloat16"}),
     Case("neox", True),
     Case("neox", True, {"dtype": "auto"}),
     Case("neox", False, {"dtype": "auto", "io": "read"}),
