@@ -55,14 +55,20 @@ def document(results: Mapping[str, Result | None]) -> str:
         "# Which versions go together",
         "",
         "Every row is an environment in which the wheel of this tree was installed and every test was run, by",
-        "`make matrix`. \"-oldest\" rows hold the oldest releases that `pyproject.toml` allows and that torch works with, the",
-        "others the newest. Run one with `make matrix CELLS=\"torch-2.0.1\"`; the pins are in `constraints/matrix.toml`.",
+        '`make matrix`. "-oldest" rows hold the oldest releases that `pyproject.toml` allows and that torch works with, the',
+        'others the newest. Run one with `make matrix CELLS="torch-2.0.1"`; the pins are in `constraints/matrix.toml`.',
         "",
         "| cell | " + " | ".join(SHOWN) + " | passed | failed | skipped | seconds | date |",
         "|---" * (len(SHOWN) + 6) + "|",
     ]
     lines += [f"| {' | '.join(_row(name, result))} | {result['date']} |" for name, result in done.items()]
-    lines += ["", "## What else was installed", "", "| cell | " + " | ".join(ALSO) + " |", "|---" * (len(ALSO) + 1) + "|"]
+    lines += [
+        "",
+        "## What else was installed",
+        "",
+        "| cell | " + " | ".join(ALSO) + " |",
+        "|---" * (len(ALSO) + 1) + "|",
+    ]
     lines += [
         f"| {name} | " + " | ".join(result["versions"].get(package, "–") for package in ALSO) + " |"
         for name, result in done.items()
