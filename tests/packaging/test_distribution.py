@@ -19,9 +19,6 @@ else:
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-pytestmark = pytest.mark.skipif(
-    not (ROOT / "transformer_lens").is_dir(), reason="the tests run from an installed package: nothing to build"
-)
 
 
 def build(tree: Path, target: Path, kind: str) -> Path:
@@ -82,7 +79,7 @@ def test_the_sdist_holds_what_its_tests_need(sdist):
     assert {"constraints/dev.txt", "constraints/matrix.toml", "tests/conftest.py", "docs/errors.md"} <= names
     folders = {name.split("/")[0] for name in names if "/" in name}
     assert folders == {
-        "transformer_lens", "tests", "benchmarks", "demo", "docs", "constraints", "fuzz", "matrix",
+        "transformer_lens", "tests", "benchmarks", "demo", "docs", "constraints", "fuzz", "matrix", ".github",
     }  # fmt: skip
     assert not [name for name in names if "__pycache__" in name or "/out/" in name]
 
