@@ -33,12 +33,15 @@ OWNERS = {
     "gguf": ("loading/checkpoint/gguf.py",),
     "huggingface_hub": ("loading/sources/hub.py",),
     "peft": ("loading/checkpoint/adapter.py",),
+    "rich": ("cli/",),
+    "platformdirs": ("loading/memory/processed/folder.py",),
     "safetensors": ("loading/checkpoint/safetensors.py",),
     "transformers": (
         "loading/sources/tokenizers.py",
         "loading/checkpoint/live_model.py",
         "loading/checkpoint/adapter.py",
     ),
+    "typer": ("cli/",),
 }
 # Imported inside functions, wherever they are needed, and never by `import transformer_lens`.
 ON_DEMAND = {*OWNERS, "datasets", "pandas", "matplotlib", "wandb"}

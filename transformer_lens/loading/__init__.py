@@ -22,14 +22,21 @@ from transformer_lens.loading.errors import (
     LoadingError,
     LoadModeFallbackWarning,
     MissingTensorError,
+    ProcessedCacheWarning,
     QuantizedTensorError,
     UnexpectedTensorError,
     UnhandledConfigError,
     UnknownModelError,
     UnsupportedArchitectureError,
 )
+from transformer_lens.loading.inspection import Inspection, inspect_checkpoint
+from transformer_lens.loading.load_plan import LoadPlan, ModePlan, Option
+from transformer_lens.loading.memory.arithmetic import DeviceCost
+from transformer_lens.loading.own_weights import StateDict, prepare_state_dict
+from transformer_lens.loading.plan_load import admit, plan_load
 from transformer_lens.loading.pretrained import Prepared, prepare
 from transformer_lens.loading.processing import Flags
+from transformer_lens.loading.quantization.settings import requested as requested_quantization
 from transformer_lens.loading.report import LoadReport
 from transformer_lens.loading.request import Request, one_of, refuse_unknown_arguments, requested_dtype
 from transformer_lens.loading.sources.model_names import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
@@ -55,20 +62,28 @@ __all__ = [
     "NON_HF_HOSTED_MODEL_NAMES",
     "OFFICIAL_MODEL_NAMES",
     "CorruptCheckpointError",
+    "DeviceCost",
     "Flags",
+    "Inspection",
     "InsufficientMemoryError",
     "LayoutMismatchError",
     "LoadModeFallbackWarning",
+    "LoadPlan",
     "LoadReport",
     "LoadingError",
     "MissingTensorError",
+    "ModePlan",
+    "Option",
     "Prepared",
+    "ProcessedCacheWarning",
     "QuantizedTensorError",
     "Request",
+    "StateDict",
     "UnexpectedTensorError",
     "UnhandledConfigError",
     "UnknownModelError",
     "UnsupportedArchitectureError",
+    "admit",
     "convert_hf_model_config",
     "fill_missing_keys",
     "get_checkpoint_labels",
@@ -76,11 +91,15 @@ __all__ = [
     "get_official_model_name",
     "get_pretrained_model_config",
     "get_pretrained_state_dict",
+    "inspect_checkpoint",
     "load_tokenizer",
     "make_model_alias_map",
     "one_of",
+    "plan_load",
     "prepare",
+    "prepare_state_dict",
     "refuse_unknown_arguments",
     "requested_dtype",
+    "requested_quantization",
     "verify",
 ]

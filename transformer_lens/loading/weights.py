@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from transformer_lens.loading.quantization.packed import Packing
+
 
 class Held(Enum):
     """What having a tensor costs, and who else holds its memory."""
@@ -68,8 +70,11 @@ class LazyTensor:
             write to it; a MAPPED or BORROWED one must never be written to by the loader.
         device: Where the tensor lies.
         layout: The axes' names, space separated, once conversion has given them ("head d_model d_head"); else "".
-        packed: True for an opaque quantized weight (its bytes are not numbers).
+        packed: How an opaque quantized weight is packed: `make` returns bitsandbytes' own parameter, whose bytes are
+            not numbers, and `shape` is that of the numbers. None for any other tensor.
         sources: The promises that this one reads, so that the cost of keeping them is known.
+        whole: Bytes of the memory that a FRESH `make` allocates where the promise is a part of it; 0 where it is all.
+        working: Bytes that `make` takes at its peak beside its result and what its sources take.
     """
 
     shape: tuple[int, ...]
@@ -79,8 +84,10 @@ class LazyTensor:
     make: Callable[[], Tensor] = field(repr=False)
     device: torch.device = torch.device("cpu")
     layout: str = ""
-    packed: bool = False
+    packed: Packing | None = None
     sources: tuple[LazyTensor, ...] = field(default=(), repr=False)
+    whole: int = 0
+    working: int = 0
 
     @property
     def numel(self) -> int:
@@ -92,7 +99,9 @@ class LazyTensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensor."""
+        """Bytes of the tensor, with its scales if it is packed."""
+        if self.packed is not None:
+            return self.packed.nbytes
         return self.numel * element_size(self.dtype)
 
     @property
@@ -100,10 +109,16 @@ class LazyTensor:
         """Bytes of private memory that keeping the promise takes for good."""
         return self.nbytes if self.held is Held.FRESH else 0
 
+    @property
+    def allocates(self) -> int:
+        """Bytes of the memory that `make` returns a part of, or all; 0 for what is mapped or borrowed."""
+        return max(self.whole, self.cost) if self.held is Held.FRESH else 0
+
     def view(
         self, function: Callable[[Tensor], Tensor], shape: Iterable[int], layout: str, step: str = ""
     ) -> LazyTensor:
         """Returns a promise of a view: `function` must not copy."""
+        assert self.packed is None, "packed bytes are not seen through a layout"
         make = self.make
         return replace(
             self,
@@ -111,6 +126,7 @@ class LazyTensor:
             layout=layout,
             make=lambda: function(make()),
             origin=self.origin.then(step) if step else self.origin,
+            whole=self.allocates,
         )
 
     @classmethod

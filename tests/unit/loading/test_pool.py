@@ -8,7 +8,7 @@ import torch
 
 from transformer_lens.loading.errors import CorruptCheckpointError, MissingTensorError
 from transformer_lens.loading.memory.pool import in_file_order, keep_all, made_on_the_way
-from transformer_lens.loading.memory.threads import load_threads
+from transformer_lens.loading.memory.threads import one_thread_each
 from transformer_lens.loading.processing.linear_chain import recast
 from transformer_lens.loading.weights import Held, LazyTensor, Origin, Span, Weights
 
@@ -85,7 +85,7 @@ def test_every_thread_computes_with_one():
         return torch.zeros(2)
 
     before = torch.get_num_threads()
-    with load_threads() as most:
+    with one_thread_each() as most:
         keep_all(numbered(2, make), keep, nothing, threads=2)
     assert len(counts) == 2 and {count for _, count in counts} == {1}
     assert torch.get_num_threads() == before and 1 <= most <= max(before, 1)

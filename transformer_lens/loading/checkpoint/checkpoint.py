@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +16,9 @@ from transformer_lens.loading.sources.whole_files import fetch_again
 from transformer_lens.loading.weights import LazyTensor, Weights
 
 Skip = Callable[[str], bool]
+Header = dict[str, Any]
+# Where a file is, its header where it is not here, and the keys that are wanted of it (None: all).
+File = tuple[Path, Header | None, list[str] | None]
 _FORMATS = (
     ("model.safetensors.index.json", "model.safetensors"),
     ("pytorch_model.bin.index.json", "pytorch_model.bin"),
@@ -33,6 +36,9 @@ class Checkpoint:
         config: config.json as parsed.
         weights: Promises by the names that files have.
         io: How files are read, and why.
+        remote: Files that are not here, of which the headers are known: no promise of theirs can be kept.
+        links: Files that are links out of their folder, each with the path that it leads to.
+        files: Every file that the weights depend on, but for config.json; none for a live model.
     """
 
     label: str
@@ -41,6 +47,9 @@ class Checkpoint:
     config: Mapping[str, Any]
     weights: Weights
     io: IOChoice | None = None
+    remote: tuple[str, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
 
 def read_config_json(source: Source) -> dict[str, Any]:
@@ -68,10 +77,10 @@ def open_checkpoint(source: Source, config: Mapping[str, Any], skip: Skip, io: s
         path = source.find(index_name)
         if path is not None:
             shards = wanted_shards(path, skip)
-            return _checkpoint(source, config, _found(source, path, shards), skip, io)
-        path = source.find(single_name)
-        if path is not None:
-            return _checkpoint(source, config, [(path, None)], skip, io)
+            return _checkpoint(source, config, _found(source, path, shards), skip, io, path)
+        located = _located(source, single_name)
+        if located is not None:
+            return _checkpoint(source, config, [(*located, None)], skip, io)
     looked = ", ".join(name for index, single in _FORMATS for name in (single, index))
     raise CorruptCheckpointError(
         f"{source.label} holds no weights: looked for {looked}.\n  {source.listing()}\n  is the download complete?"
@@ -98,16 +107,25 @@ def wanted_shards(index: Path, skip: Skip) -> dict[str, list[str]]:
     return shards
 
 
-def _found(source: Source, index: Path, shards: Mapping[str, list[str]]) -> list[tuple[Path, list[str] | None]]:
-    """Returns the paths of shards, each with the keys that are wanted of it."""
-    found: list[tuple[Path, list[str] | None]] = []
+def _located(source: Source, name: str) -> tuple[Path, Header | None] | None:
+    """Returns the path of a file of weights, or its header where the file stays where it is; None where it is not."""
+    path = source.find(name)
+    if path is not None:
+        return path, None
+    header = source.header(name)
+    return None if header is None else (Path(name), header)
+
+
+def _found(source: Source, index: Path, shards: Mapping[str, list[str]]) -> list[File]:
+    """Returns the files of shards, each with the keys that are wanted of it."""
+    found: list[File] = []
     missing: list[str] = []
     for name, keys in shards.items():
-        path = source.find(name)
-        if path is None:
+        located = _located(source, name)
+        if located is None:
             missing.append(name)
         else:
-            found.append((path, keys))
+            found.append((*located, keys))
     if missing:
         keys = shards[missing[0]]
         raise CorruptCheckpointError(
@@ -125,12 +143,12 @@ def _stays_inside(name: str) -> bool:
 
 
 def _checkpoint(
-    source: Source, config: Mapping[str, Any], files: list[tuple[Path, list[str] | None]], skip: Skip, io: str
+    source: Source, config: Mapping[str, Any], files: list[File], skip: Skip, io: str, index: Path | None = None
 ) -> Checkpoint:
     choice = choose_io(io, files[0][0] if files else Path())
     weights: dict[str, LazyTensor] = {}
-    for path, keys in files:
-        promises = _promises_of(path, choice.mode)
+    for path, header, keys in files:
+        promises = _promises_of(path, header, choice.mode)
         for key in keys or ():
             if key not in promises:
                 raise CorruptCheckpointError(
@@ -142,10 +160,15 @@ def _checkpoint(
             if key in weights:
                 raise CorruptCheckpointError(f"{source.label} holds {key!r} in two shards.")
             weights[key] = promise
-    return Checkpoint(source.label, source.kind, source.revision, config, Weights(weights), choice)
+    remote = tuple(path.name for path, header, _ in files if header is not None)
+    opened = (*(() if index is None else (index,)), *(path for path, _, _ in files))
+    return Checkpoint(
+        source.label, source.kind, source.revision, config, Weights(weights), choice, remote, source.links, opened
+    )
 
 
-def _promises_of(path: Path, io: str) -> Mapping[str, LazyTensor]:
+def _promises_of(path: Path, header: Header | None, io: str) -> Mapping[str, LazyTensor]:
     if path.suffix == ".bin":
         return bin_file.read_records(path, io)
-    return {key: region.promise(key, io) for key, region in safetensors.read_header(path).items()}
+    regions = safetensors.read_header(path) if header is None else safetensors.regions_of(path, header)
+    return {key: region.promise(key, io) for key, region in regions.items()}

@@ -63,10 +63,13 @@ def open_gguf(source: GGUFSource, skip: Callable[[str], bool] = lambda key: Fals
     family = family_of(header.fields, path)
     packings = {kind: _packing(kind, path) for kind in sorted({tensor.kind for tensor in header.tensors.values()})}
     spans = _spans(path, header, packings)
+    strange = [name for name in FREQUENCIES if name in header.tensors and header.tensors[name].kind != 0]
+    if strange:
+        raise CorruptCheckpointError(f"{path}: {strange[0]} is not in float32, as divisors of frequencies are.")
     frequencies = {
         name: Region(path, tensor.offset, tensor.shape, torch.float32, header.file_size).map().tolist()
         for name, tensor in header.tensors.items()
-        if name in FREQUENCIES and tensor.kind == 0
+        if name in FREQUENCIES
     }
     config = config_of(family, header, frequencies, path)
     choice = choose_io(io, path)
@@ -82,7 +85,20 @@ def open_gguf(source: GGUFSource, skip: Callable[[str], bool] = lambda key: Fals
             heads = _permuted_heads(family, name, config)
             promise = _promise(key, tensor, raw, packings[tensor.kind], heads, choice.mode)
             weights[key] = _transposed(promise) if family.is_transposed(name) else promise
-    return Checkpoint(source.label, source.kind, None, config, Weights(weights), choice)
+    return Checkpoint(source.label, source.kind, None, config, Weights(weights), choice, files=(path,))
+
+
+def tensors_of_gguf(path: Path) -> list[tuple[str, str, tuple[int, ...], int]]:
+    """Returns name, packing, shape and bytes of every tensor as the file has them, of any architecture.
+
+    Raises:
+        CorruptCheckpointError: The file is broken.
+        LoadingError: Its numbers are packed and the gguf package is not installed.
+    """
+    header = read_gguf_header(path)
+    packings = {kind: _packing(kind, path) for kind in sorted({tensor.kind for tensor in header.tensors.values()})}
+    spans = _spans(path, header, packings)
+    return [(name, packings[tensor.kind].name, tensor.shape, spans[name]) for name, tensor in header.tensors.items()]
 
 
 def _packing(kind: int, path: Path) -> _Packing:
@@ -177,7 +193,10 @@ def _promise(key: str, tensor: GGUFTensor, raw: Region, packing: _Packing, heads
     def make() -> Tensor:
         return _unpacked(raw.map() if io == "map" else raw.read(), tensor.shape, dtype, packing, heads)
 
-    return LazyTensor(tensor.shape, dtype, Held.FRESH, Origin(key, raw.path.name, steps, raw.span), make)
+    # A block is unpacked into float32, by way of a few intermediates of its size.
+    working = 4 * 4 * _BLOCK + (0 if io == "map" else raw.nbytes)
+    origin = Origin(key, raw.path.name, steps, raw.span)
+    return LazyTensor(tensor.shape, dtype, Held.FRESH, origin, make, working=working)
 
 
 def _unpacked(raw: Tensor, shape: tuple[int, ...], dtype: torch.dtype, packing: _Packing, heads: int) -> Tensor:

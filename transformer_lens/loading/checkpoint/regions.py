@@ -18,6 +18,7 @@ from torch import Tensor
 
 from transformer_lens.loading.checkpoint.private_map import private_map
 from transformer_lens.loading.errors import CorruptCheckpointError
+from transformer_lens.loading.memory.fresh import empty
 from transformer_lens.loading.weights import Held, LazyTensor, Origin, Span, element_size
 
 _PIECE = 16 << 20
@@ -80,7 +81,7 @@ class Region:
 
     def read(self) -> Tensor:
         """Reads the region into memory of its own."""
-        out = torch.empty(self.numel, dtype=self.dtype)
+        out = empty((self.numel,), self.dtype, None)
         if self.numel == 0:
             return out.view(self.shape)
         target = memoryview(out.view(torch.uint8).numpy())  # type: ignore[arg-type]
@@ -114,4 +115,5 @@ class Region:
             Held.MAPPED if io == "map" else Held.FRESH,
             Origin(key, self.path.name, span=self.span),
             self.map if io == "map" else self.read,
+            whole=0 if io == "map" else self.nbytes,
         )

@@ -8,6 +8,8 @@ Source: the format's specification in the safetensors repository.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,32 @@ _DTYPES: dict[str, str] = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Header:
+    """What the header of a file says, checked.
+
+    Attributes:
+        regions: The tensors, in the order of the file.
+        metadata: The strings that whoever wrote the file has put beside them.
+        text: The header as it stands in the file.
+    """
+
+    regions: Mapping[str, Region]
+    metadata: Mapping[str, str]
+    text: bytes
+
+
 def read_header(path: Path) -> dict[str, Region]:
     """Returns the tensors of a file, in the order of the file.
+
+    Raises:
+        CorruptCheckpointError: The file is not whole, or its header says what cannot be.
+    """
+    return dict(read_whole_header(path).regions)
+
+
+def read_whole_header(path: Path) -> Header:
+    """Returns the tensors of a file, its metadata, and the header's own text.
 
     Raises:
         CorruptCheckpointError: The file is not whole, or its header says what cannot be.
@@ -46,7 +72,9 @@ def read_header(path: Path) -> dict[str, Region]:
             )
         (length,) = struct.unpack("<Q", start[:8])
         if length > _LARGEST_HEADER:
-            raise _broken(path, f"says that its header has {length} bytes: is it a safetensors file?")
+            raise _broken(
+                path, f"says that its header has more than {_LARGEST_HEADER} bytes: is it a safetensors file?"
+            )
         if 8 + length > size:
             raise _broken(path, f"has {size} bytes, its header alone needs {8 + length}: {_stopped(path)}")
         file.seek(8)
@@ -55,10 +83,25 @@ def read_header(path: Path) -> dict[str, Region]:
         header = parse_object(text)
     except ValueError as fact:
         raise _broken(path, f"has a header that cannot be read as a JSON object ({fact})") from None
+    metadata = header.get("__metadata__", {})
+    return Header(regions_of(path, header, 8 + length, size), metadata, text)
+
+
+def regions_of(path: Path, header: dict[str, Any], begin: int = 0, size: int | None = None) -> dict[str, Region]:
+    """Returns the tensors that a header describes, in the order of the file.
+
+    Args:
+        path: The file.
+        header: As parsed.
+        begin: Where in the file the first tensor is.
+        size: Of the file; None where the file is not here.
+
+    Raises:
+        CorruptCheckpointError: The header says what cannot be.
+    """
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _broken(path, "has metadata that is not a dict of strings")
-    begin = 8 + length
     entries = sorted(
         ((name, *_entry(path, name, entry)) for name, entry in header.items()), key=lambda item: (item[3], item[4])
     )
@@ -68,8 +111,10 @@ def read_header(path: Path) -> dict[str, Region]:
         if first != end:
             what = "overlaps the tensor before it" if first < end else f"leaves {first - end} bytes before it unused"
             raise _broken(path, f"has a tensor {name!r} that {what}")
-        out[name] = Region(path, begin + first, shape, dtype, size)
+        out[name] = Region(path, begin + first, shape, dtype, size or 0)
         end = last
+    if size is None:
+        return out
     if begin + end > size:
         raise _broken(path, f"has {size} bytes of the {begin + end} that its header says: {_stopped(path)}")
     if begin + end < size:
@@ -105,6 +150,11 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, .
             f"gives {name!r} {offsets[1] - offsets[0]} bytes; {tuple(shape)} in {entry['dtype']} needs {nbytes}",
         )
     return dtype, tuple(shape), offsets[0], offsets[1]
+
+
+def name_of_dtype(dtype: torch.dtype) -> str:
+    """Returns what the format calls a dtype."""
+    return next(name for name, ours in _DTYPES.items() if f"torch.{ours}" == str(dtype))
 
 
 def _whole_numbers(value: Any) -> bool:

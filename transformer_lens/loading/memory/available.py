@@ -1,23 +1,13 @@
-"""How much memory a load may take, and whether it fits."""
+"""How much main memory can be had: the machine's, or what the process's control groups leave of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
-from transformer_lens.loading.errors import InsufficientMemoryError
-from transformer_lens.loading.report import gib
-from transformer_lens.loading.weights import Held, Weights
-
-_CGROUPS = (
-    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current", "sys/fs/cgroup/memory.stat"),
-    (
-        "sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "sys/fs/cgroup/memory/memory.stat",
-    ),
-)
+# Where control groups are, with the files that say what a group may use, what it uses, and of what kind that is.
+_GROUPS_OF_VERSION_2 = ("sys/fs/cgroup", "memory.max", "memory.current")
+_GROUPS_OF_VERSION_1 = ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
 def available_memory(root: Path = Path("/")) -> int | None:
@@ -25,10 +15,20 @@ def available_memory(root: Path = Path("/")) -> int | None:
 
     None where the system does not say (it is not Linux).
     """
-    found = [
-        value for value in (_machine(root), *(_container(root, *names) for names in _CGROUPS)) if value is not None
-    ]
-    return min(found, default=None)
+    found = [_machine(root), group_room(root)]
+    return min((value for value in found if value is not None), default=None)
+
+
+def group_room(root: Path = Path("/")) -> int | None:
+    """Returns the bytes that the process's control group, and every group around it, leave; None without a limit."""
+    rooms = [_room(folder, limit, usage) for folder, limit, usage in _groups(root)]
+    return min((room for room in rooms if room is not None), default=None)
+
+
+def group_limit(root: Path = Path("/")) -> int | None:
+    """Returns the least of the limits of the process's control groups in bytes; None without a limit."""
+    limits = [_number(folder / limit) for folder, limit, _ in _groups(root)]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _machine(root: Path) -> int | None:
@@ -43,44 +43,44 @@ def _machine(root: Path) -> int | None:
     return None
 
 
-def _container(root: Path, limit: str, usage: str, stat: str) -> int | None:
+def _groups(root: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yields the folders of the process's groups, the innermost first; in a container the outermost is its own."""
     try:
-        most = (root / limit).read_text().strip()
-        used = int((root / usage).read_text())
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    inside = {2: "", 1: ""}
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            inside[2] = path
+        elif "memory" in controllers.split(","):
+            inside[1] = path
+    for version, (base, limit, usage) in ((2, _GROUPS_OF_VERSION_2), (1, _GROUPS_OF_VERSION_1)):
+        parts = [part for part in inside[version].split("/") if part not in ("", "..")]
+        for depth in range(len(parts), -1, -1):
+            yield root.joinpath(base, *parts[:depth]), limit, usage
+
+
+def _room(folder: Path, limit: str, usage: str) -> int | None:
+    most, used = _number(folder / limit), _number(folder / usage)
+    if most is None or used is None:
+        return None
+    try:
         # Pages of files count as used, and are given back when memory is short.
-        fields = dict(line.split() for line in (root / stat).read_text().splitlines())
+        fields = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
         return None
-    if not most.isdigit():
+    # Version 1 counts the groups inside a group apart.
+    files = sum(int(fields.get(f"total_{kind}", fields.get(kind, 0))) for kind in ("inactive_file", "active_file"))
+    return max(0, most - used + files)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
         return None
-    return max(0, int(most) - used + int(fields.get("inactive_file", 0)) + int(fields.get("active_file", 0)))
-
-
-def peak_of(weights: Weights, mode: str) -> int:
-    """Returns the private main memory that a load takes at most: what it makes for good, and one tensor."""
-    own = [
-        tensor.nbytes
-        for tensor in weights.values()
-        if tensor.device.type == "cpu" and (mode == "copy" or tensor.held is Held.FRESH)
-    ]
-    return sum(own) + max(own, default=0)
-
-
-def refuse_what_does_not_fit(weights: Weights, mode: str, label: str, savings: tuple[str, ...]) -> None:
-    """Raises before anything is read for a load that the machine cannot hold.
-
-    Raises:
-        InsufficientMemoryError: The peak is more than there is, on the CPU or on a GPU.
-    """
-    needed, there = peak_of(weights, mode), available_memory()
-    places = [("main memory", needed, there)]
-    for device in {tensor.device for tensor in weights.values() if tensor.device.type == "cuda"}:
-        nbytes = sum(tensor.nbytes for tensor in weights.values() if tensor.device == device)
-        places.append((str(device), nbytes, int(torch.cuda.mem_get_info(device)[0])))
-    for place, bytes_needed, bytes_there in places:
-        if bytes_there is not None and bytes_needed > bytes_there:
-            hints = "".join(f"\n  would save {sentence}" for sentence in savings)
-            raise InsufficientMemoryError(
-                f"{label} needs {gib(bytes_needed)} of {place} at its peak, and {gib(bytes_there)} can be had; nothing "
-                f"was read.{hints}\n  check_memory=False loads all the same."
-            )
+    # Version 1 says "no limit" by a number that no machine has.
+    return int(text) if text.isdigit() and int(text) < 1 << 60 else None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+
+from transformer_lens.loading.memory.fresh import empty_in_order, order_of
+from transformer_lens.loading.weights import element_size
 
 # Small enough that a block stays in a core's cache between one operation and the next.
 _BLOCK_BYTES = 1 << 20
@@ -32,21 +35,48 @@ def blocks(tensor: Tensor, axis: int) -> Iterator[slice]:
         yield slice(start, min(start + step, length))
 
 
+def largest_block(shape: Sequence[int], inner: torch.dtype) -> int:
+    """Returns the bytes that a block of a tensor of this shape may have, whichever of its axes is cut.
+
+    A slice of the outermost axis is not cut further. That axis is the first in most tensors of ours, and where it is
+    another it is a long one.
+    """
+    numel = 1
+    for size in shape:
+        numel *= size
+    each = numel // max(shape[0], 1) * element_size(inner) if shape else 0
+    return min(numel * element_size(inner), max(_BLOCK_BYTES, each))
+
+
+def scratch_for(tensor: Tensor, cut: int, inner: torch.dtype) -> Tensor:
+    """Returns memory for one block of a tensor, its axes in the same order.
+
+    It is made once a tensor: the C library's heap would grow by most of the blocks that are made and let go one by one.
+    """
+    shape = list(tensor.shape)
+    shape[cut] = max((part.stop - part.start for part in blocks(tensor, cut)), default=0)
+    return empty_in_order(shape, order_of(tensor), inner, tensor.device)
+
+
 def contract(weight: Tensor, vector: Tensor, over: int, inner: torch.dtype) -> Tensor:
     """Returns ``sum_over weight * vector`` for a vector that lies along one axis of the weight, block by block."""
     cut = outermost(weight)
     vector = vector.to(weight.device, inner)
+    scratch = None if weight.dtype == inner or weight.numel() == 0 else scratch_for(weight, cut, inner)
     if cut != over:
         rest = cut if cut < over else cut - 1
-        return torch.cat([_product(weight, cut, part, over, vector) for part in blocks(weight, cut)], dim=rest)
+        parts = [_product(weight, cut, part, over, vector, scratch) for part in blocks(weight, cut)]
+        return torch.cat(parts, dim=rest)
     wide = inner if weight.device.type == "mps" else torch.float64
     shape = [size for axis, size in enumerate(weight.shape) if axis != over]
     total = torch.zeros(shape, dtype=wide, device=weight.device)
     for part in blocks(weight, cut):
-        total += _product(weight, cut, part, over, vector[part])
+        total += _product(weight, cut, part, over, vector[part], scratch)
     return total.to(inner)
 
 
-def _product(weight: Tensor, cut: int, part: slice, over: int, vector: Tensor) -> Tensor:
-    block = weight.narrow(cut, part.start, part.stop - part.start).to(vector.dtype)
+def _product(weight: Tensor, cut: int, part: slice, over: int, vector: Tensor, scratch: Tensor | None) -> Tensor:
+    block = weight.narrow(cut, part.start, part.stop - part.start)
+    if scratch is not None:
+        block = scratch.narrow(cut, 0, part.stop - part.start).copy_(block)
     return torch.matmul(block.movedim(over, -1), vector)

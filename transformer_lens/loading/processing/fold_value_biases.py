@@ -9,7 +9,7 @@ from torch import Tensor
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.schema import grouped
-from transformer_lens.loading.processing.blocks import inner_dtype
+from transformer_lens.loading.processing.blocks import inner_dtype, largest_block
 from transformer_lens.loading.processing.linear_chain import unrounded
 from transformer_lens.loading.processing.sums import computed
 from transformer_lens.loading.weights import Held, LazyTensor, Weights
@@ -47,7 +47,8 @@ def _output_bias(bias: LazyTensor, value_bias: LazyTensor, matrix: LazyTensor) -
                 out = out + each[head] @ weight[head].to(inner)
         return out
 
-    return computed(bias, total, "value biases folded in", (base, values, output))
+    working = 2 * largest_block(output.shape, inner_dtype(output.dtype, base.dtype))
+    return computed(bias, total, "value biases folded in", (base, values, output), working)
 
 
 def _zeros(like: LazyTensor) -> LazyTensor:
@@ -57,4 +58,6 @@ def _zeros(like: LazyTensor) -> LazyTensor:
         make=lambda: torch.zeros(like.shape, dtype=like.dtype, device=like.device),
         origin=like.origin.then("folded into b_O"),
         sources=(),
+        whole=0,
+        working=0,
     )

@@ -17,8 +17,15 @@ from torch import Tensor
 
 from transformer_lens.loading.memory.fresh import empty_in_order, order_of
 from transformer_lens.loading.memory.staging import moved
-from transformer_lens.loading.processing.blocks import blocks, contract, inner_dtype, outermost
-from transformer_lens.loading.weights import Held, LazyTensor
+from transformer_lens.loading.processing.blocks import (
+    blocks,
+    contract,
+    inner_dtype,
+    largest_block,
+    outermost,
+    scratch_for,
+)
+from transformer_lens.loading.weights import Held, LazyTensor, Origin, element_size
 
 
 @dataclass(frozen=True)
@@ -87,17 +94,44 @@ def then(tensor: LazyTensor, operation: Operation, step: str) -> LazyTensor:
         chain = replace(tensor.make, operations=(*tensor.make.operations, operation))
     else:
         chain = Chain(tensor.dtype, tensor.device, unrounded(tensor), (operation,))
-    return replace(tensor, make=chain, held=Held.FRESH, origin=tensor.origin.then(step), sources=chain.reads())
+    return _promise(tensor, chain, tensor.origin.then(step))
 
 
 def recast(tensor: LazyTensor, dtype: torch.dtype, device: torch.device) -> LazyTensor:
     """Returns a promise of the same numbers in another dtype, on another device; in one pass with what is before."""
+    if isinstance(tensor.make, Chain):
+        return _promise(tensor, replace(tensor.make, dtype=dtype, device=device), tensor.origin)
     if isinstance(tensor.make, Computation):
         return replace(
             tensor, make=replace(tensor.make, dtype=dtype, device=device), held=Held.FRESH, dtype=dtype, device=device
         )
-    chain = Chain(dtype, device, tensor, ())
-    return replace(tensor, make=chain, held=Held.FRESH, dtype=dtype, device=device, sources=chain.reads())
+    return _promise(tensor, Chain(dtype, device, tensor, ()), tensor.origin)
+
+
+def _promise(tensor: LazyTensor, chain: Chain, origin: Origin) -> LazyTensor:
+    """Returns the promise that a chain keeps in the place of a tensor."""
+    return replace(
+        tensor,
+        make=chain,
+        held=Held.FRESH,
+        origin=origin,
+        dtype=chain.dtype,
+        device=chain.device,
+        sources=chain.reads(),
+        whole=0,
+        working=_working(chain),
+    )
+
+
+def _working(chain: Chain) -> int:
+    """Returns the bytes of the blocks of a chain, or of what a copy to another device goes through."""
+    source = chain.source
+    if not chain.operations:
+        through = source.device != chain.device and source.dtype != chain.dtype
+        return source.numel * element_size(chain.dtype) if through else 0
+    inner = inner_dtype(source.dtype, chain.dtype)
+    computes_in_place = source.dtype == chain.dtype == inner and source.device == chain.device
+    return 0 if computes_in_place else largest_block(source.shape, inner)
 
 
 def unrounded(tensor: LazyTensor) -> LazyTensor:
@@ -121,13 +155,17 @@ def _evaluate(chain: Chain) -> Tensor:
     cut = outermost(source)
     steps = _steps(chain, source, cut, inner)
     direct = out.dtype == inner and out.device == source.device
+    scratch = None if direct else scratch_for(source, cut, inner)
     for part in blocks(source, cut):
-        block = source.narrow(cut, part.start, part.stop - part.start)
-        target = out.narrow(cut, part.start, part.stop - part.start)
-        value = target if direct else torch.empty_like(block, dtype=inner)
-        steps[0](block, part, value)
-        for step in steps[1:]:
-            step(value, part, value)
+        length = part.stop - part.start
+        block, target = source.narrow(cut, part.start, length), out.narrow(cut, part.start, length)
+        value = target if scratch is None else scratch.narrow(cut, 0, length)
+        if block.dtype != inner:
+            # An operation on two dtypes would make memory of its own for this.
+            block = value.copy_(block)
+        for step in steps:
+            step(block, part, value)
+            block = value
         if value is not target:
             target.copy_(value)
     return out

@@ -16,7 +16,7 @@ from transformer_lens.loading.memory.fresh import order_of
 from transformer_lens.loading.processing.blocks import inner_dtype
 from transformer_lens.loading.processing.linear_chain import unrounded
 from transformer_lens.loading.processing.sums import computed
-from transformer_lens.loading.weights import LazyTensor, Weights
+from transformer_lens.loading.weights import LazyTensor, Weights, element_size
 
 
 def refactor_attention(
@@ -87,7 +87,11 @@ def _jointly(
                 ready.update((other, _laid_out(one, sources[other])) for other, one in enumerate(results))
             return ready.pop(place)
 
-    return {name: computed(weights[name], partial(result, place), step, before) for place, name in enumerate(names)}
+    # Joined inputs, their factors, the factors' copy inside LAPACK, the scaled and the laid out results.
+    working = 5 * sum(tensor.numel for tensor in before) * element_size(inner)
+    return {
+        name: computed(weights[name], partial(result, place), step, before, working) for place, name in enumerate(names)
+    }
 
 
 def _laid_out(result: Tensor, source: Tensor) -> Tensor:

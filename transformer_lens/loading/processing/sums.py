@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from transformer_lens.loading.memory.fresh import empty_in_order, order_of
-from transformer_lens.loading.processing.blocks import contract, inner_dtype
+from transformer_lens.loading.processing.blocks import contract, inner_dtype, largest_block
 from transformer_lens.loading.processing.linear_chain import Computation, unrounded
 from transformer_lens.loading.weights import Held, LazyTensor
 
@@ -26,15 +26,25 @@ class Computed(Computation):
 
 
 def computed(
-    like: LazyTensor, function: Callable[[], Tensor], step: str, sources: tuple[LazyTensor, ...]
+    like: LazyTensor, function: Callable[[], Tensor], step: str, sources: tuple[LazyTensor, ...], working: int = 0
 ) -> LazyTensor:
-    """Promises what a function returns in the place of another tensor."""
+    """Promises what a function returns in the place of another tensor.
+
+    Args:
+        like: Has the result's shape, dtype and device.
+        function: Returns the result before it is rounded.
+        step: What is done, for the report.
+        sources: What the function reads.
+        working: Bytes that the function takes at its peak, its result included.
+    """
     return replace(
         like,
         held=Held.FRESH,
         make=Computed(like.dtype, like.device, function),
         origin=like.origin.then(step),
         sources=sources,
+        whole=0,
+        working=working,
     )
 
 
@@ -49,4 +59,5 @@ def added(bias: LazyTensor, weight: LazyTensor, vector: LazyTensor, over: str, s
         product = contract(tensor, along.make(), axis, inner)
         return base.make().to(product.device, inner) + product
 
-    return computed(bias, total, step, (base, matrix, along))
+    working = 2 * largest_block(matrix.shape, inner_dtype(matrix.dtype, base.dtype))
+    return computed(bias, total, step, (base, matrix, along), working)

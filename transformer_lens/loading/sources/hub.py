@@ -11,6 +11,9 @@ from transformer_lens.loading.errors import LoadingError, UnknownModelError
 from transformer_lens.loading.sources.names import nearest
 from transformer_lens.loading.sources.source import Source
 
+# The packages, of one huggingface_hub or another, whose errors say that a connection failed.
+_TRANSPORTS = ("httpx", "httpx2", "httpcore", "requests", "urllib3")
+
 
 @dataclass(frozen=True)
 class HubSource(Source):
@@ -22,8 +25,11 @@ class HubSource(Source):
         token: Access token; None takes the one of the environment.
         cache_dir: The cache's folder; None takes huggingface_hub's.
         local_files_only: Asks nothing of the network.
+        fetch: "all" files that are asked for; "rest": all but safetensors files, which have headers; "none" of the
+            files of weights.
         silences: What could not be asked of the hub so far; after the first time only the cache is looked at, because
             every attempt takes half a minute to give up.
+        headers: Headers that were read on the hub so far.
     """
 
     repo: str
@@ -33,11 +39,17 @@ class HubSource(Source):
     token: str | bool | None = None
     cache_dir: str | None = None
     local_files_only: bool = False
+    fetch: str = "all"
     kind: str = "hub"
     silences: list[str] = field(default_factory=list, compare=False, repr=False)
+    headers: dict[str, dict[str, Any] | None] = field(default_factory=dict, compare=False, repr=False)
 
     def find(self, name: str) -> Path | None:
         """Returns the path of a file in the cache, fetched if need be; None where the repository has none."""
+        if self.fetch != "all" and _holds_weights(name):
+            path = cached(self.repo, name, self.revision, self.subfolder, self.cache_dir)
+            if path is not None or self._stays_there(name):
+                return path
         return download(
             self.repo,
             name,
@@ -49,9 +61,63 @@ class HubSource(Source):
             self.silences,
         )
 
+    def header(self, name: str) -> dict[str, Any] | None:
+        """Returns the header of a safetensors file on the hub, by its first bytes.
+
+        Raises:
+            LoadingError: The hub does not give it.
+        """
+        if self.fetch == "all" or not name.endswith(".safetensors") or self._is_silent():
+            return None
+        if name not in self.headers:
+            self.headers[name] = remote_header(self.repo, name, self.revision, self.subfolder, self.token)
+        return self.headers[name]
+
+    def _is_silent(self) -> bool:
+        """Whether the hub is not asked."""
+        return self.local_files_only or bool(self.silences) or is_offline()
+
+    def _stays_there(self, name: str) -> bool:
+        """Whether a file of weights that is not here is not fetched.
+
+        Raises:
+            LoadingError: It may not be fetched, and nothing can be known of it without.
+        """
+        if self._is_silent():
+            return False
+        if name.endswith(".safetensors"):
+            if self.fetch == "none":
+                return True
+            try:
+                self.header(name)
+            except LoadingError:
+                # The load itself fetches it, and says what is wrong.
+                return False
+            return True
+        if self.fetch == "none" and exists(self.repo, name, self.revision, self.subfolder, self.token):
+            raise LoadingError(
+                f"{name} of {self.repo} is not in the cache, and the tensors of a .bin file are only known when all of "
+                f"it is here: nothing was fetched.\n  Fetch it first (`hf download {self.repo} {name}`), or plan "
+                "another checkpoint of the model that has safetensors files."
+            )
+        return self.fetch == "none"
+
+    def for_transformers(self) -> tuple[str, dict[str, Any]]:
+        """Returns the repository, its revision, and how it is reached."""
+        where: dict[str, Any] = {"revision": self.revision or "main", "local_files_only": self.local_files_only}
+        for name, value in (("subfolder", self.subfolder), ("token", self.token), ("cache_dir", self.cache_dir)):
+            if value is not None:
+                where[name] = value
+        return self.repo, where
+
     def listing(self) -> str:
         """Says where to look."""
         return f"look at the list of files of {self.repo} on the hub"
+
+
+def _holds_weights(name: str) -> bool:
+    """Whether a file holds a model's weights, by its name; adapters are small."""
+    return name.endswith((".safetensors", ".bin")) and not name.startswith("adapter_")
 
 
 def is_offline() -> bool:
@@ -59,6 +125,59 @@ def is_offline() -> bool:
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
+
+
+def cached(repo: str, name: str, revision: str | None, subfolder: str | None, cache_dir: str | None) -> Path | None:
+    """Returns the path of a file in the cache; None where it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    where = name if subfolder is None else f"{subfolder}/{name}"
+    found = try_to_load_from_cache(
+        repo, where, revision=revision, **({} if cache_dir is None else {"cache_dir": cache_dir})
+    )
+    return Path(found) if isinstance(found, str) else None
+
+
+def exists(repo: str, name: str, revision: str | None, subfolder: str | None, token: str | bool | None) -> bool:
+    """Asks the hub whether a repository has a file."""
+    from huggingface_hub import HfApi
+
+    where = name if subfolder is None else f"{subfolder}/{name}"
+    return bool(HfApi().file_exists(repo, where, revision=revision, token=token))
+
+
+def remote_header(
+    repo: str, name: str, revision: str | None, subfolder: str | None, token: str | bool | None
+) -> dict[str, Any] | None:
+    """Returns the header of a safetensors file on the hub; None where there is no such file.
+
+    Raises:
+        LoadingError: The hub does not give the first bytes of the file.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, SafetensorsParsingError
+
+    where = name if subfolder is None else f"{subfolder}/{name}"
+    try:
+        found = HfApi().parse_safetensors_file_metadata(repo, where, revision=revision, token=token)
+    except EntryNotFoundError:
+        return None
+    except (HfHubHTTPError, SafetensorsParsingError, OSError) as error:
+        raise LoadingError(
+            f"The header of {where} of {repo} cannot be had without the file ({type(error).__name__}: {error}).\n"
+            f"  Fetch it first: `hf download {repo} {where}`."
+        ) from error
+    return {
+        key: {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": list(tensor.data_offsets)}
+        for key, tensor in found.tensors.items()
+    }
+
+
+def cache_folder() -> Path:
+    """Returns the folder in which huggingface_hub keeps what it fetches."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
 
 
 def download(
@@ -156,7 +275,15 @@ def _asked(
         return None
     except HfHubHTTPError as error:
         raise LoadingError(f"The hub refused {repo}: {error}\n  Try again, or give the path of a folder.") from error
-    except OSError as error:
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] in _TRANSPORTS:
+            raise LoadingError(
+                f"A download of {repo} broke off ({type(error).__name__}: {error}).\n"
+                "  Nothing of that file is loaded. Run the same again, or `hf download "
+                f"{repo}`: huggingface_hub goes on from what it has kept, or begins the file anew."
+            ) from error
+        if not isinstance(error, OSError):
+            raise
         # No room on the disk, a proxy that refuses, a cache that may not be written to.
         raise LoadingError(
             f"A file of {repo} could not be brought into the hub's cache ({type(error).__name__}: {error}).\n"

@@ -18,10 +18,12 @@ def resolve(
     token: str | bool | None = None,
     cache_dir: str | None = None,
     local_files_only: bool = False,
+    fetch: str = "all",
 ) -> Source:
     """Returns where a name's files are: a folder, a GGUF file, or a repository of the hub.
 
-    What exists on the disk is meant; nothing is asked of the network for it.
+    What exists on the disk is meant; nothing is asked of the network for it. `fetch` says what of a repository may be
+    fetched: "all", the "rest" of what has no header to be read where it is, or "none" of the files of weights.
 
     Raises:
         UnknownModelError: The name is a path that does not exist, or a file that is no checkpoint.
@@ -39,7 +41,8 @@ def resolve(
         folder = path if subfolder is None else path / subfolder
         if not folder.is_dir():
             raise UnknownModelError(f"{path} has no folder {subfolder!r}.")
-        return FolderSource(folder, str(model_name) if subfolder is None else f"{model_name}/{subfolder}")
+        label = str(model_name) if subfolder is None else f"{model_name}/{subfolder}"
+        return FolderSource(folder, label, root=path)
     if is_file:
         if path.suffix == ".gguf":
             return GGUFSource(path, str(model_name))
@@ -57,7 +60,7 @@ def resolve(
             f"{model_name} is not hosted on the hub: give the folder that holds its weights, or hf_model=."
         )
     return HubSource(
-        hub_name(model_name), hub_name(model_name), revision, subfolder, token, cache_dir, local_files_only
+        hub_name(model_name), hub_name(model_name), revision, subfolder, token, cache_dir, local_files_only, fetch
     )
 
 

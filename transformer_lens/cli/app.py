@@ -1,0 +1,29 @@
+"""The commands, together."""
+
+from __future__ import annotations
+
+import typer
+
+from transformer_lens.cli import cache
+from transformer_lens.cli.doctor import doctor
+from transformer_lens.cli.inspect import inspect
+from transformer_lens.cli.load import load
+from transformer_lens.cli.plan import plan
+from transformer_lens.cli.verify import verify
+
+app = typer.Typer(
+    name="transformer-lens",
+    help="Loads checkpoints: what that takes, what is in a file, whether the numbers are right.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (plan, load, inspect, verify, doctor):
+    app.command()(command)
+app.add_typer(cache.app, name="cache")
+
+
+def main() -> None:
+    """Runs the command."""
+    app(prog_name="transformer-lens")

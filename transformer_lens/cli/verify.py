@@ -1,0 +1,25 @@
+"""``transformer-lens verify``: our numbers against transformers'."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from transformer_lens.cli.options import NAME, takes_load_options
+
+
+@takes_load_options
+def verify(name: NAME, *, arguments: dict[str, Any]) -> None:
+    """Compare our model with transformers on the same weights, block by block; exit code 1 if they disagree.
+
+    Without options the weights are compared as the file has them; with options the model is loaded with them first, as
+    `load` does.
+    """
+    from transformer_lens import HookedTransformer, loading
+
+    given = HookedTransformer.from_pretrained(name, **arguments) if arguments else name
+    found = loading.verify(given, show=False)
+    typer.echo(str(found))
+    if not found.holds:
+        raise typer.Exit(1)

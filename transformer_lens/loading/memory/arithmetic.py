@@ -1,0 +1,150 @@
+"""What keeping promises takes, in bytes, before one is kept: the arithmetic of loaders and of what they call.
+
+Promises are kept one after the other, in the order of the weights. While one is kept its sources are alive, then its
+result; what was kept before stays. The peak is the highest of these sums, not the sum of the parts' peaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from transformer_lens.loading.memory import available
+from transformer_lens.loading.weights import Held, LazyTensor, Weights
+
+MAIN_MEMORY = "cpu"
+
+
+@dataclass(frozen=True)
+class DeviceCost:
+    """What a load takes of one device.
+
+    Attributes:
+        device: "cpu" is main memory, "cuda:0" a device of its own.
+        mapped: Bytes of parameters that are pages of files: not private until they are written to.
+        borrowed: Bytes of parameters that are a live model's.
+        allocated: Bytes of parameters in memory that is made for them.
+        peak: Bytes that are taken at most while loading: `allocated` so far and what is under way.
+        available: Bytes that can be had; None where the system does not say.
+    """
+
+    device: str
+    mapped: int
+    borrowed: int
+    allocated: int
+    peak: int
+    available: int | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak is no more than can be had, as far as is known."""
+        return self.available is None or self.peak <= self.available
+
+    @property
+    def place(self) -> str:
+        """Its name for people."""
+        return "main memory" if self.device == MAIN_MEMORY else self.device
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of one device that keeping a promise takes.
+
+    Attributes:
+        peak: At most, its result included.
+        kept: For good.
+    """
+
+    peak: int
+    kept: int
+
+
+def held_as(weights: Weights, mode: str, tied: Collection[str] = ()) -> Mapping[str, Mapping[Held, int]]:
+    """Returns the bytes of parameters by device and by whose memory they are.
+
+    Args:
+        weights: By our names.
+        mode: "assign" or "copy".
+        tied: Names that read the same tensor as another: one of a live model is counted once.
+    """
+    out: dict[str, dict[Held, int]] = {}
+    for name, tensor in weights.items():
+        kind = tensor.held if mode == "assign" else Held.FRESH
+        held = out.setdefault(str(tensor.device), dict.fromkeys(Held, 0))
+        if kind is not Held.BORROWED or name not in tied:
+            held[kind] += tensor.nbytes
+    return out
+
+
+def cost_of(weights: Weights, mode: str, tied: Collection[str] = ()) -> tuple[DeviceCost, ...]:
+    """Returns what a load takes of each device, main memory first.
+
+    Args:
+        weights: By our names, in the order in which they are loaded.
+        mode: "assign" or "copy".
+        tied: Names that read the same tensor as another.
+    """
+    held = held_as(weights, mode, tied)
+    devices = dict.fromkeys([MAIN_MEMORY, *sorted(held)])
+    out: list[DeviceCost] = []
+    for device in devices:
+        kinds = held.get(device, dict.fromkeys(Held, 0))
+        out.append(
+            DeviceCost(
+                device,
+                mapped=kinds[Held.MAPPED],
+                borrowed=kinds[Held.BORROWED],
+                allocated=kinds[Held.FRESH],
+                peak=peak_of(weights, mode, device),
+                available=available_on(device),
+            )
+        )
+    return tuple(out)
+
+
+def peak_of(weights: Weights, mode: str, device: str = MAIN_MEMORY) -> int:
+    """Returns the bytes that a load takes of a device at most."""
+    kept = peak = 0
+    for promise in weights.values():
+        need = _loaded(promise, mode, device)
+        peak = max(peak, kept + need.peak)
+        kept += need.kept
+    return max(peak, kept)
+
+
+def available_on(device: str) -> int | None:
+    """Returns the bytes of a device that can be had; None where the system does not say."""
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return available.available_memory()
+    if kind == "cuda" and torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    return None
+
+
+def _loaded(promise: LazyTensor, mode: str, device: str) -> Need:
+    """Returns what it takes to make a parameter of a promise: what loaders do to what they are given."""
+    need, own = _made(promise, device), promise.nbytes if str(promise.device) == device else 0
+    if promise.held is not Held.FRESH:
+        return need if mode == "assign" else Need(need.kept + own, own)
+    if promise.allocates > promise.nbytes and not promise.packed:
+        # A part of something larger is copied out of it.
+        return Need(max(need.peak, need.kept + own), own)
+    return need
+
+
+def _made(promise: LazyTensor, device: str) -> Need:
+    """Returns what it takes to make a promise's tensor."""
+    if promise.held is not Held.FRESH:
+        return Need(0, 0)
+    alive = peak = 0
+    for source in promise.sources:
+        need = _made(source, device)
+        peak = max(peak, alive + need.peak)
+        alive += need.kept
+    result = promise.allocates if str(promise.device) == device else 0
+    works_on = promise.sources[0].device if promise.sources else promise.device
+    working = promise.working if str(works_on) == device else 0
+    return Need(max(peak, alive + result + working), result)
