@@ -114,6 +114,12 @@ def peak_of(weights: Weights, mode: str, device: str = MAIN_MEMORY) -> int:
     return max(peak, kept)
 
 
+def on_the_way(promise: LazyTensor, mode: str) -> int:
+    """Returns the bytes of main memory that a loader takes to keep a promise and gives back when it is kept."""
+    need = _loaded(promise, mode, MAIN_MEMORY)
+    return need.peak - need.kept
+
+
 def available_on(device: str) -> int | None:
     """Returns the bytes of a device that can be had; None where the system does not say."""
     kind = torch.device(device).type

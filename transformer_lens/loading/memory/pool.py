@@ -9,9 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from transformer_lens.loading.memory.arithmetic import on_the_way
 from transformer_lens.loading.memory.read_ahead import ReadAhead
 from transformer_lens.loading.memory.staging import rings
 from transformer_lens.loading.weights import Held, LazyTensor, Span
+
+# What threads may make on the way together, where the neediest promise takes less.
+ROOM = 64 << 20
 
 Keep = Callable[[LazyTensor], Tensor]
 Advance = Callable[[int], None]
@@ -41,7 +45,8 @@ def keep_all(
     made = [name for name in names if copies or weights[name].held is Held.FRESH]
     on_cpu = all(promise.device.type == "cpu" for promise in weights.values())
     ahead = ReadAhead(span for name in made for span in spans_of(weights[name]))
-    line = _Line(weights, names, keep, advance, ahead)
+    needs = [on_the_way(weights[name], "copy" if copies else "assign") for name in names]
+    line = _Line(weights, names, needs, keep, advance, ahead)
     # To map takes no time worth sharing.
     helpers = [
         threading.Thread(target=line.work_as_helper, args=(torch.is_inference_mode_enabled(),), name=f"load-{number}")
@@ -77,29 +82,25 @@ def spans_of(promise: LazyTensor) -> frozenset[Span]:
     return frozenset(() if promise.origin.span is None else (promise.origin.span,))
 
 
-def made_on_the_way(promise: LazyTensor) -> int:
-    """Returns the bytes of memory that keeping a promise takes and gives back: of sources that are not mapped."""
-    if promise.held is not Held.FRESH:
-        return 0
-    if not promise.sources:
-        span = promise.origin.span
-        return 0 if span is None else max(span.nbytes, promise.nbytes)
-    return sum(made_on_the_way(source) + source.cost * bool(source.sources) for source in promise.sources)
-
-
 class _Line:
     """Promises that threads take one after the other.
 
     What threads make on the way counts as long as they hold it; the next promise in order is only begun when all of
-    it is no more than the neediest promise alone would take.
+    it is no more than there is room for, which is what the neediest promise takes alone or a little more.
     """
 
     def __init__(
-        self, weights: Mapping[str, LazyTensor], names: list[str], keep: Keep, advance: Advance, ahead: ReadAhead
+        self,
+        weights: Mapping[str, LazyTensor],
+        names: list[str],
+        needs: list[int],
+        keep: Keep,
+        advance: Advance,
+        ahead: ReadAhead,
     ) -> None:
         self._weights, self._names, self._keep, self._advance, self._ahead = weights, names, keep, advance, ahead
-        self._needs = [made_on_the_way(weights[name]) for name in names]
-        self._most = max(self._needs, default=0)
+        self._needs = needs
+        self._most = max([ROOM, *needs])
         self._under_way = 0
         self._next = 0
         self._results: dict[str, Tensor] = {}
