@@ -29,7 +29,8 @@ from transformer_lens.loading.errors import CorruptCheckpointError, LoadingError
 from transformer_lens.loading.loaders.choose import Choice
 from transformer_lens.loading.memory import processed
 from transformer_lens.loading.memory.arithmetic import held_as
-from transformer_lens.loading.memory.fresh import give_back, page_kind
+from transformer_lens.loading.memory.fresh import give_back
+from transformer_lens.loading.memory.pages import PAGES
 from transformer_lens.loading.memory.threads import load_threads, one_thread_each
 from transformer_lens.loading.placement.devices import place
 from transformer_lens.loading.processing import Plan
@@ -121,6 +122,7 @@ class Prepared:
             one_thread_each() as threads,
             byte_progress(self.weights.nbytes, self.checkpoint.label, self.request.progress) as advance,
         ):
+            PAGES.begin()
             self.choice.loader().load(module, self.weights, advance, threads)
             give_back()
 
@@ -162,7 +164,7 @@ class Prepared:
             bytes_per_device={device: sum(kinds.values()) for device, kinds in by_device.items()},
             largest_tensor=max((tensor.nbytes for tensor in self.weights.values()), default=0),
             seconds=dict(self.seconds),
-            memory=f"{page_kind()}, threads: {load_threads()}" if held[Held.FRESH] else "",
+            memory=f"{PAGES}, threads: {load_threads()}" if held[Held.FRESH] else "",
             steps=self.plan.steps,
             skipped=(*self.plan.skipped, *self.plan.kept),
             read=self.converted.used,

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import mmap
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from transformer_lens.loading.memory.pages import pages
 from transformer_lens.loading.weights import element_size
 
 # Below this the allocator's heap is good enough, and page granularity would waste more than it gives back.
@@ -47,25 +46,7 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device | None)
     on_cpu = device is None or torch.device(device).type == "cpu"
     if not (on_cpu and _CAN_MAP) or nbytes < _LARGE:
         return torch.empty(list(shape), dtype=dtype, device=device)
-    return torch.frombuffer(_pages(nbytes), dtype=dtype, count=numel).view(list(shape))
-
-
-def _pages(nbytes: int) -> mmap.mmap:
-    pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if sys.platform == "linux":
-        # A kernel without huge pages refuses: the memory is as good, and dearer to touch for the first time.
-        with contextlib.suppress(OSError):
-            pages.madvise(mmap.MADV_HUGEPAGE)
-    return pages
-
-
-def page_kind(setting: Path = Path("/sys/kernel/mm/transparent_hugepage/enabled")) -> str:
-    """Returns what large results are made of, in words for the report."""
-    try:
-        refused = "[never]" in setting.read_text()
-    except OSError:
-        refused = True
-    return "small pages" if refused else "huge pages"
+    return torch.frombuffer(pages(nbytes), dtype=dtype, count=numel).view(list(shape))
 
 
 def give_back() -> None:

@@ -1,0 +1,159 @@
+"""Anonymous pages for large results, of the kind that is cheapest to touch for the first time on this machine.
+
+Huge pages are touched four times as fast as small ones where the kernel has them at hand. Where it first has to move
+other memory aside for each of them, or a hypervisor has to hand each of them back, they can be five times slower. Only
+measuring tells, and the answer changes while a load goes on: so a little of what is allocated anyway is touched in
+both kinds, again and again at growing distances, and the rest is made of the kind that was cheaper last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import sys
+import threading
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+
+import torch
+
+SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+# A huge page, and how many of them are touched of each kind in one measurement.
+PIECE = 2 << 20
+PIECES = 4
+# Bytes allocated between one measurement and the next: doubled each time that the answer is the same.
+FIRST_DISTANCE = 32 << 20
+LAST_DISTANCE = 2 << 30
+
+
+class Kind(Enum):
+    """Pages that memory is made of."""
+
+    SMALL = "small pages"
+    HUGE = "huge pages"
+
+
+class PageChoice:
+    """Chooses the kind of pages for each mapping; threads may share one.
+
+    Attributes:
+        kind: What is cheaper, as far as has been measured.
+        rates: Bytes a second of the first touch of either kind, at the last measurement; empty before the first.
+    """
+
+    def __init__(self, setting: str, touch: Callable[[mmap.mmap, int], float] | None = None) -> None:
+        """Creates a choice that has measured nothing.
+
+        Args:
+            setting: The system's rule for huge pages as it writes it: "always [madvise] never"; empty where there is
+                none, and where nothing is to be chosen.
+            touch: Touches a piece of a mapping, and returns the seconds that took.
+        """
+        self._free = "[always]" in setting or "[madvise]" in setting
+        self._touch = touch or _touch
+        self._lock = threading.Lock()
+        self.kind = Kind.SMALL
+        self.rates: dict[Kind, float] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Says that a load begins: what was measured before it may no longer hold."""
+        with self._lock:
+            self._distance = FIRST_DISTANCE
+            self._since = FIRST_DISTANCE
+
+    def advise(self, pages: mmap.mmap) -> None:
+        """Says to the system what a mapping is to be made of, and measures on it where that is due."""
+        if not self._free:
+            return
+        first = -ctypes.addressof(ctypes.c_char.from_buffer(pages)) % PIECE
+        place = 0
+        while place < len(pages):
+            has_room = place >= first and len(pages) - place >= 2 * PIECES * PIECE
+            if has_room and self._is_due():
+                place = self._measure(pages, place)
+            else:
+                place = self._go_on(pages, place, first)
+
+    def _is_due(self) -> bool:
+        with self._lock:
+            due = self._since >= self._distance
+            # Another thread that asks now need not measure as well.
+            self._since = 0 if due else self._since
+            return due
+
+    def _go_on(self, pages: mmap.mmap, place: int, first: int) -> int:
+        """Advises a mapping from a place on, as far as what has been measured is to hold; returns where that is."""
+        with self._lock:
+            left = self._distance - self._since
+            if place < first:
+                end = min(first, len(pages))
+            elif left > 0:
+                end = min(place + -(-left // PIECE) * PIECE, len(pages))
+            else:
+                end = len(pages)
+            self._since += end - place
+            kind = self.kind
+        self._say(pages, kind, place, end - place)
+        return end
+
+    def _measure(self, pages: mmap.mmap, place: int) -> int:
+        """Touches pieces of both kinds in turn, and returns where they end."""
+        seconds = dict.fromkeys(Kind, 0.0)
+        for _ in range(PIECES):
+            for kind in Kind:
+                self._say(pages, kind, place, PIECE)
+                seconds[kind] += self._touch(pages, place)
+                place += PIECE
+        rates = {kind: PIECE * PIECES / each for kind, each in seconds.items()}
+        # Of two that cost the same, small pages waste less.
+        kind = Kind.HUGE if rates[Kind.HUGE] > 1.2 * rates[Kind.SMALL] else Kind.SMALL
+        with self._lock:
+            self.rates = rates
+            self._distance = min(2 * self._distance, LAST_DISTANCE) if kind is self.kind else FIRST_DISTANCE
+            self.kind = kind
+        return place
+
+    def _say(self, pages: mmap.mmap, kind: Kind, start: int, length: int) -> None:
+        if sys.platform == "linux":
+            # A kernel without huge pages refuses: the memory is as good.
+            with contextlib.suppress(OSError):
+                pages.madvise(mmap.MADV_HUGEPAGE if kind is Kind.HUGE else mmap.MADV_NOHUGEPAGE, start, length)
+
+    def __str__(self) -> str:
+        """Says what results are made of, and why."""
+        if not self.rates:
+            return self.kind.value
+        other = Kind.SMALL if self.kind is Kind.HUGE else Kind.HUGE
+        seconds = {kind: f"{(1 << 30) / rate:.2f} s" for kind, rate in self.rates.items()}
+        return f"{self.kind.value} ({seconds[self.kind]} per GiB of first touch; {other.value} {seconds[other]})"
+
+
+def _touch(pages: mmap.mmap, start: int) -> float:
+    """Writes to every small page of a piece, and returns the seconds that took."""
+    bytes_there = torch.frombuffer(pages, dtype=torch.uint8, count=PIECE, offset=start)[:: mmap.PAGESIZE]
+    began = time.perf_counter()
+    bytes_there.zero_()
+    return time.perf_counter() - began
+
+
+def _setting(path: Path = SETTING) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+#: The choice of this process.
+PAGES = PageChoice(_setting())
+
+
+def pages(nbytes: int) -> mmap.mmap:
+    """Maps anonymous memory of this process alone; not on Windows."""
+    assert sys.platform != "win32"
+    mapped = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    PAGES.advise(mapped)
+    return mapped
