@@ -33,6 +33,7 @@ FULL = LoadReport(
     largest_tensor=5 << 20,
     seconds={"open": 0.125, "load": 1.5},
     io="map: a local disk (ext4)",
+    memory="small pages, threads: 2",
     steps=("fold_ln", "center_unembed"),
     skipped=(("center_writing_weights", "RMS norms do not take the mean away"),),
     read=("h.0.a", "h.1.a"),
@@ -51,7 +52,7 @@ FULL = LoadReport(
     links={"config.json": "/store/1"},
 )
 BARE = dataclasses.replace(
-    FULL, revision=None, bytes_per_device={"cpu": 1}, io="", steps=(), skipped=(), read=(), zero_filled=(), tied=(),
+    FULL, revision=None, bytes_per_device={"cpu": 1}, io="", memory="", steps=(), skipped=(), read=(), zero_filled=(), tied=(),
     dropped={}, savings=(), links={},
     quantization="", packed=(), bytes_packed=0, dequantized={},
     processed_cache="", processed_cache_file="", processed_cache_reason="",

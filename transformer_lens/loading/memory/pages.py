@@ -1,9 +1,11 @@
 """Anonymous pages for large results, of the kind that is cheapest to touch for the first time on this machine.
 
 Huge pages are touched four times as fast as small ones where the kernel has them at hand. Where it first has to move
-other memory aside for each of them, or a hypervisor has to hand each of them back, they can be five times slower. Only
-measuring tells, and the answer changes while a load goes on: so a little of what is allocated anyway is touched in
-both kinds, again and again at growing distances, and the rest is made of the kind that was cheaper last.
+other memory aside for each of them, or a hypervisor has to hand each of them back, they can be five times slower; and
+that can begin in the middle of a load, when those at hand are used up. Only measuring tells: a little of what is
+allocated anyway is touched in both kinds, and the rest is made of the kind that was cheaper. What is more, huge pages
+are watched as they are used: a piece of each stretch is touched as it is allocated, and when it takes as long as small
+pages would have, both are measured again.
 """
 
 from __future__ import annotations
@@ -23,10 +25,12 @@ import torch
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 # A huge page, and how many of them are touched of each kind in one measurement.
 PIECE = 2 << 20
-PIECES = 4
-# Bytes allocated between one measurement and the next: doubled each time that the answer is the same.
+PIECES = 2
+# Bytes allocated between one measurement and the next: the clearer an answer that stays the same, the more.
 FIRST_DISTANCE = 32 << 20
 LAST_DISTANCE = 2 << 30
+# Bytes allocated between one look at a huge page and the next, as long as they are the choice.
+STRETCH = 16 << 20
 
 
 class Kind(Enum):
@@ -62,21 +66,22 @@ class PageChoice:
     def begin(self) -> None:
         """Says that a load begins: what was measured before it may no longer hold."""
         with self._lock:
-            self._distance = FIRST_DISTANCE
-            self._since = FIRST_DISTANCE
+            self._distance = self._since = FIRST_DISTANCE
 
     def advise(self, pages: mmap.mmap) -> None:
         """Says to the system what a mapping is to be made of, and measures on it where that is due."""
         if not self._free:
             return
-        first = -ctypes.addressof(ctypes.c_char.from_buffer(pages)) % PIECE
-        place = 0
+        place = min(-ctypes.addressof(ctypes.c_char.from_buffer(pages)) % PIECE, len(pages))
+        self._say(pages, self.kind, 0, place)
         while place < len(pages):
-            has_room = place >= first and len(pages) - place >= 2 * PIECES * PIECE
-            if has_room and self._is_due():
+            left = len(pages) - place
+            if left >= 2 * PIECES * PIECE and self._is_due():
                 place = self._measure(pages, place)
+            elif self.kind is Kind.SMALL:
+                place = self._go_on(pages, place, max(self._distance - self._since, STRETCH))
             else:
-                place = self._go_on(pages, place, first)
+                place = self._look(pages, place)
 
     def _is_due(self) -> bool:
         with self._lock:
@@ -85,19 +90,21 @@ class PageChoice:
             self._since = 0 if due else self._since
             return due
 
-    def _go_on(self, pages: mmap.mmap, place: int, first: int) -> int:
-        """Advises a mapping from a place on, as far as what has been measured is to hold; returns where that is."""
+    def _go_on(self, pages: mmap.mmap, place: int, length: int) -> int:
+        """Advises a stretch from a place on, whole pieces if it does not end the mapping; returns where it ends."""
+        end = min(place + -(-length // PIECE) * PIECE, len(pages))
         with self._lock:
-            left = self._distance - self._since
-            if place < first:
-                end = min(first, len(pages))
-            elif left > 0:
-                end = min(place + -(-left // PIECE) * PIECE, len(pages))
-            else:
-                end = len(pages)
             self._since += end - place
-            kind = self.kind
-        self._say(pages, kind, place, end - place)
+        self._say(pages, self.kind, place, end - place)
+        return end
+
+    def _look(self, pages: mmap.mmap, place: int) -> int:
+        """Advises a stretch of huge pages, unless the first of them shows that they have become dear."""
+        end = self._go_on(pages, place, STRETCH)
+        if end - place >= PIECE and PIECE / self._touch(pages, place) < self.rates[Kind.SMALL]:
+            with self._lock:
+                self.kind, self._since = Kind.SMALL, self._distance
+            return place + PIECE
         return end
 
     def _measure(self, pages: mmap.mmap, place: int) -> int:
@@ -111,9 +118,10 @@ class PageChoice:
         rates = {kind: PIECE * PIECES / each for kind, each in seconds.items()}
         # Of two that cost the same, small pages waste less.
         kind = Kind.HUGE if rates[Kind.HUGE] > 1.2 * rates[Kind.SMALL] else Kind.SMALL
+        growth = max(2, int(max(rates.values()) / min(rates.values())))
         with self._lock:
             self.rates = rates
-            self._distance = min(2 * self._distance, LAST_DISTANCE) if kind is self.kind else FIRST_DISTANCE
+            self._distance = min(growth * self._distance, LAST_DISTANCE) if kind is self.kind else FIRST_DISTANCE
             self.kind = kind
         return place
 

@@ -181,14 +181,16 @@ def _steps(chain: Chain, source: Tensor, cut: int, inner: torch.dtype) -> list[S
     steps: list[Step] = []
     across: list[Callable[[Tensor], Tensor]] = []
     weight = torch.ones(source.shape[cut], dtype=inner, device=source.device)
+    last: Tensor | None = None
     for operation in chain.operations:
         axis = axes.index(operation.axis)
+        scaled, last = last, None
         if isinstance(operation, Scale):
             flat = operation.by.make().to(source.device, inner)
             vector = _along(flat, axis, source.ndim)
             steps.append(_scaling(vector, axis == cut, cut))
             if axis == cut:
-                weight = weight * flat
+                weight, last = weight * flat, vector
             else:
                 across.append(partial(torch.mul, other=vector))
         elif axis != cut:
@@ -199,7 +201,10 @@ def _steps(chain: Chain, source: Tensor, cut: int, inner: torch.dtype) -> list[S
             mean = (contract(source, weight, cut, inner) / source.shape[cut]).unsqueeze(cut)
             for operate in across:
                 mean = operate(mean)
-            steps.append(_subtracting(mean))
+            if scaled is None:
+                steps.append(_subtracting(mean))
+            else:
+                steps[-1] = _scaling_and_subtracting(scaled, mean, cut)
             # What is centred has mean zero; whatever follows along this axis starts from that.
             weight = torch.zeros_like(weight)
     return steps
@@ -223,6 +228,14 @@ def _scaling(vector: Tensor, is_cut: bool, cut: int) -> Step:
 
 def _centering(axis: int) -> Step:
     return lambda value, part, out: torch.sub(value, value.mean(axis, keepdim=True, dtype=out.dtype), out=out)
+
+
+def _scaling_and_subtracting(vector: Tensor, mean: Tensor, cut: int) -> Step:
+    """Returns two operations in one pass over a block."""
+    minus = -mean
+    return lambda value, part, out: torch.addcmul(
+        minus, value, vector.narrow(cut, part.start, part.stop - part.start), out=out
+    )
 
 
 def _subtracting(mean: Tensor) -> Step:
