@@ -13,15 +13,27 @@ import pytest
 import torch
 
 from tests.fallback import may_fall_back
-from tests.integration.quantized_models import FAMILIES, WAYS, config, load_packed, rewrites_weights, save_unpacked
+from tests.integration.quantized_models import (
+    FAMILIES,
+    WAYS,
+    config,
+    load_packed,
+    packing_library,
+    rewrites_weights,
+    save_unpacked,
+)
 from tests.tiny_models import VARIANTS, make_model
 from transformer_lens import HookedTransformer
 from transformer_lens.loading import QuantizedTensorError
 from transformer_lens.loading.loaders import can_assign
 
-pytest.importorskip("bitsandbytes")
 TOKENS = torch.tensor([[1, 5, 9, 70, 3, 11, 40], [2, 2, 60, 8, 101, 7, 33]])
 FLOATS = {"fold_ln", "center_writing_weights", "fold_value_biases"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def library() -> Any:
+    return packing_library()
 
 
 @pytest.fixture(scope="module")
