@@ -44,6 +44,8 @@ def tree_around_the_package(session: nox.Session) -> Path:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "out"))
     for file in (*ROOT.glob("*.md"), ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "noxfile.py", ROOT / "LICENSE"):
         shutil.copy2(file, tree)
+    # Documents name it, and the matrix that this run is part of writes it.
+    (tree / "docs" / "compatibility.md").touch()
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(str(session.run("python", "-c", ask, silent=True)).strip())
     (tree / "transformer_lens").symlink_to(site / "transformer_lens", target_is_directory=True)
@@ -64,6 +66,8 @@ def cell(session: nox.Session, name: str) -> None:
     version = ".".join(map(str, sys.version_info[:2]))
     if version not in _specifier(chosen.python):
         session.error(f"cell {name} is for Python {chosen.python}, and nox runs under {version}")
+    # Tests start many processes, and each would compile all of torch where Python keeps no bytecode of its own.
+    session.env["UV_COMPILE_BYTECODE"] = "1"
     session.install("--upgrade", str(ROOT), *chosen.requirements)
     install_ourselves(session)
     tree = tree_around_the_package(session)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from packaging.version import Version
 
 from tests.tiny_models import VARIANTS, make_model
+from transformer_lens.loading.versions import dtype_argument
 
 # Sizes at which bitsandbytes' blocks end where rows do, and heads are of more than one size.
 _SIZES = {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 4}
@@ -32,6 +36,14 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+def packing_library() -> Any:
+    """Returns bitsandbytes; skips the test where there is none that packs on a CPU (what needs none is elsewhere)."""
+    library = pytest.importorskip("bitsandbytes")
+    if Version(metadata.version("bitsandbytes")) < Version("0.46.1"):
+        pytest.skip("bitsandbytes before 0.46.1 packs on GPUs only")
+    return library
+
+
 def config(way: str) -> Any:
     """Returns transformers' own config."""
     from transformers import BitsAndBytesConfig
@@ -52,8 +64,10 @@ def load_packed(folder: Path, way: str | None, device: str = "cpu") -> Any:
     """Lets transformers load a model packed, with modules that do not rewrite their weights on some CPUs."""
     from transformers import AutoModelForCausalLM
 
-    arguments = {} if way is None else {"quantization_config": config(way)}
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, device_map={"": device}, **arguments)
+    arguments: dict[str, Any] = {dtype_argument(): torch.float32, "device_map": {"": device}}
+    if way is not None:
+        arguments["quantization_config"] = config(way)
+    model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
     for module in model.modules():
         if "support_avx512bf16_for_cpu" in vars(module):
             module.support_avx512bf16_for_cpu = False

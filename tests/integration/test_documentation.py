@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from transformer_lens.loading.loaders import can_assign
 from transformer_lens.loading.versions import dtype_argument
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +19,8 @@ def test_the_readme_runs(smollm2, monkeypatch, capsys):
     for code in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
         # The README shows how the newest transformers spells it.
         code = re.sub(r"(AutoModelForCausalLM\.from_pretrained\(.*?, )dtype=", rf"\1{dtype_argument()}=", code)
+        if not can_assign():  # what is borrowed elsewhere is copied
+            code = re.sub(r"(data_ptr\(\)) == ", r"\1 != ", code)
         exec(compile(code, "README.md", "exec"), names)
     assert "Paris" in capsys.readouterr().out
 

@@ -8,6 +8,7 @@ from benchmarks.memory import ROOT, can_measure, measure
 from benchmarks.sparse import has_holes, make_sparse_llama
 from transformer_lens import HookedTransformer
 from transformer_lens.loading import InsufficientMemoryError
+from transformer_lens.loading.loaders import can_assign
 from transformer_lens.loading.memory.available import available_memory
 
 
@@ -27,6 +28,7 @@ def checkpoint(tmp_path_factory):
         pytest.skip("this file system has no sparse files")
 
 
+@pytest.mark.skipif(not can_assign(), reason="asserts what assign does, which this torch cannot")
 @pytest.mark.skipif(not can_measure(), reason="this system does not say how much memory is private")
 def test_it_loads_and_a_range_of_layers_runs(checkpoint):
     target = f"{ROOT / 'benchmarks' / 'loads.py'}:larger_than_memory"
@@ -51,8 +53,13 @@ def test_a_copy_is_refused_by_the_plan(checkpoint):
     names = "fold_ln center_writing_weights center_unembed fold_value_biases".split()
     arguments = {"dtype": "auto", "device": "cpu", **dict.fromkeys(names, False)}
     plan = HookedTransformer.plan_load(checkpoint.folder, **arguments)
-    assert plan.fits and plan.modes["assign"].fits and not plan.modes["copy"].fits
-    assert plan.modes["assign"].main.mapped > 0.99 * checkpoint.nbytes
+    assert not plan.modes["copy"].fits
     assert plan.modes["copy"].main.allocated > checkpoint.nbytes
-    with pytest.raises(InsufficientMemoryError, match="(?s)nothing was read.*  fits: load_mode='assign'"):
+    if can_assign():
+        assert plan.fits and plan.modes["assign"].fits
+        assert plan.modes["assign"].main.mapped > 0.99 * checkpoint.nbytes
+    else:
+        assert not plan.fits and set(plan.modes) == {"copy"}
+    says = "(?s)nothing was read" + (".*  fits: load_mode='assign'" if can_assign() else "")
+    with pytest.raises(InsufficientMemoryError, match=says):
         HookedTransformer.from_pretrained(checkpoint.folder, load_mode="copy", **arguments)

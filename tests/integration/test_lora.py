@@ -9,6 +9,7 @@ import torch
 from tests.tiny_models import VARIANTS, make_model, save
 from transformer_lens import HookedTransformer
 from transformer_lens.loading import UnexpectedTensorError, UnhandledConfigError
+from transformer_lens.loading.loaders import can_assign
 
 # peft itself calls what transformers has renamed, and warns of what it does by itself.
 pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
@@ -94,7 +95,9 @@ def test_only_what_is_touched_is_allocated(tmp_path):
     plain, cfg = model.load_report, model.cfg
     merged = HookedTransformer.from_pretrained_no_processing(base, adapter=adapter, **settings).load_report
     touched = cfg.d_model * (cfg.n_heads + cfg.n_kv_heads) * cfg.d_head + cfg.d_model * cfg.d_mlp
-    assert merged.bytes_allocated - plain.bytes_allocated == 8 * touched * cfg.n_layers
+    # A torch that cannot assign allocates all of either, and no more for the adapter.
+    more = 8 * touched * cfg.n_layers if can_assign() else 0
+    assert merged.bytes_allocated - plain.bytes_allocated == more
 
 
 def test_adapter_of_another_model_is_refused(tmp_path):

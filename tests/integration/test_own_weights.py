@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from tests.fallback import may_fall_back
 from tests.tiny_models import VARIANTS, Variant, make_model
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens.loading.errors import (
@@ -14,6 +15,8 @@ from transformer_lens.loading.errors import (
     UnexpectedTensorError,
     UnknownModelError,
 )
+from transformer_lens.loading.loaders import can_assign
+from transformer_lens.loading.weights import bytes_of
 from transformer_lens.pretrained.weight_conversions import convert_nanogpt_weights
 
 TOKENS = torch.arange(26).reshape(2, 13) * 7 % 113
@@ -218,18 +221,20 @@ def test_a_saved_model_comes_back(kind, form, tmp_path):
     assert {name: p.shape for name, p in again.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
     report = again.load_report
     assert set(report.read) == {name for name, _ in model.named_parameters()} and not report.zero_filled
-    assert report.bytes_allocated == 0
-    own = sum(parameter.nbytes for parameter in model.parameters())
-    assert (report.bytes_borrowed if form == "dict" else report.bytes_mapped) == own
+    own = sum(map(bytes_of, model.parameters()))
+    held = {"allocated": report.bytes_allocated, "borrowed": report.bytes_borrowed, "mapped": report.bytes_mapped}
+    how = "allocated" if not can_assign() else "borrowed" if form == "dict" else "mapped"
+    assert held == {**dict.fromkeys(held, 0), how: own}
 
 
 @torch.no_grad()
 def test_assign_shares_the_dict_and_copy_does_not():
     state = trained(CFG).state_dict()
-    shared = HookedTransformer.from_state_dict(state, CFG, load_mode="assign")
+    with may_fall_back("assign"):
+        shared = HookedTransformer.from_state_dict(state, CFG, load_mode="assign")
     apart = HookedTransformer.from_state_dict(state, CFG, load_mode="copy")
     for name, tensor in state.items():
-        assert dict(shared.named_parameters())[name].data_ptr() == tensor.data_ptr()
+        assert (dict(shared.named_parameters())[name].data_ptr() == tensor.data_ptr()) == can_assign()
         assert dict(apart.named_parameters())[name].data_ptr() != tensor.data_ptr()
     before = {name: tensor.clone() for name, tensor in state.items()}
     folded = HookedTransformer.from_state_dict(state, CFG, **FOLDED)
@@ -242,7 +247,8 @@ def test_a_processed_model_comes_back_and_is_not_processed_again(tmp_path):
     model = trained(CFG)
     model.process_weights_()
     again = HookedTransformer.from_state_dict(save(model.state_dict(), tmp_path, "pt"), model.cfg)
-    assert again.cfg.normalization_type == "LNPre" and again.load_report.bytes_allocated == 0
+    assert again.cfg.normalization_type == "LNPre"
+    assert again.load_report.bytes_allocated == (0 if can_assign() else sum(map(bytes_of, model.parameters())))
     assert torch.equal(again(TOKENS), model(TOKENS))
 
 

@@ -21,8 +21,10 @@ from tests.integration.cached_loads import load, same
 from tests.tiny_models import VARIANTS, make_model, save
 from transformer_lens import HookedTransformer
 from transformer_lens.loading import ProcessedCacheWarning
+from transformer_lens.loading.loaders import can_assign
 from transformer_lens.loading.memory import processed
 from transformer_lens.loading.memory.processed import key, write
+from transformer_lens.loading.weights import bytes_of
 
 CHILD = Path(__file__).with_name("cached_loads.py")
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,9 +73,9 @@ def test_the_second_load_is_the_first(variant, arguments, tmp_path):
     assert (outcome(plain), outcome(first), outcome(second)) == ("", "kept", "taken")
     assert same(first, plain) and same(second, plain)
     assert second.cfg.to_dict() == first.cfg.to_dict() == plain.cfg.to_dict()
-    if "load_mode" not in arguments:
+    if "load_mode" not in arguments and can_assign():
         # What is made is what the checkpoint has nothing for, and nothing has changed: zeros.
-        zeros = sum(second.get_parameter(name).nbytes for name in second.load_report.zero_filled)
+        zeros = sum(bytes_of(second.get_parameter(name)) for name in second.load_report.zero_filled)
         assert second.load_report.bytes_allocated <= zeros
 
 
@@ -615,7 +617,10 @@ def test_a_mapped_load_takes_no_memory_and_writing_takes_one_model(tmp_path_fact
     total = first.facts["total"]
     assert (first.facts["cache"], second.facts["cache"], copied.facts["cache"]) == ("kept", "taken", "taken")
     assert first.peak <= 1.05 * total + 20000 * 1024 * 4
-    assert second.peak <= 0.02 * total and second.facts["mapped"] >= 0.99 * total
+    if can_assign():
+        assert second.peak <= 0.02 * total and second.facts["mapped"] >= 0.99 * total
+    else:
+        assert second.peak <= 1.05 * total + 20000 * 1024 * 4 and second.facts["mapped"] == 0
     assert copied.peak <= 1.05 * total + 20000 * 1024 * 4
 
 

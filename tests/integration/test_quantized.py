@@ -12,14 +12,28 @@ from typing import Any
 import pytest
 import torch
 
-from tests.integration.quantized_models import FAMILIES, WAYS, config, load_packed, rewrites_weights, save_unpacked
+from tests.fallback import may_fall_back
+from tests.integration.quantized_models import (
+    FAMILIES,
+    WAYS,
+    config,
+    load_packed,
+    packing_library,
+    rewrites_weights,
+    save_unpacked,
+)
 from tests.tiny_models import VARIANTS, make_model
 from transformer_lens import HookedTransformer
 from transformer_lens.loading import QuantizedTensorError
+from transformer_lens.loading.loaders import can_assign
 
-pytest.importorskip("bitsandbytes")
 TOKENS = torch.tensor([[1, 5, 9, 70, 3, 11, 40], [2, 2, 60, 8, 101, 7, 33]])
 FLOATS = {"fold_ln", "center_writing_weights", "fold_value_biases"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def library() -> Any:
+    return packing_library()
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +230,7 @@ def test_the_callers_model_and_ours_do_not_disturb_each_other(way: str, folders:
     with torch.no_grad():
         before = theirs(TOKENS).logits
         model = HookedTransformer.from_pretrained_no_processing(hf_model=theirs, device="cpu", dtype="auto")
-        assert model.load_report.bytes_borrowed > 0
+        assert (model.load_report.bytes_borrowed > 0) == can_assign()
         mine = model(TOKENS)
         assert torch.equal(theirs(TOKENS).logits, before)
         assert torch.equal(model(TOKENS), mine)
@@ -326,9 +340,10 @@ def test_has_fp16_weights(folders: Any) -> None:
 @pytest.mark.parametrize("mode", ["assign", "copy"])
 def test_load_modes(mode: str, packed_folders: Any) -> None:
     folder = packed_folders["llama", "nf4-nested"]
-    model = HookedTransformer.from_pretrained_no_processing(folder, device="cpu", dtype="auto", load_mode=mode)
+    with may_fall_back(mode):
+        model = HookedTransformer.from_pretrained_no_processing(folder, device="cpu", dtype="auto", load_mode=mode)
     report = model.load_report
-    assert (report.bytes_mapped > 0) == (mode == "assign" and report.load_mode == "assign")
+    assert (report.bytes_mapped > 0) == (mode == "assign" and can_assign())
     assert report.bytes_packed > 0 and "nf4, nested scales" in report.quantization and "packed:" in str(report)
     with torch.no_grad():
         expected = load_packed(folder, None)(TOKENS).logits

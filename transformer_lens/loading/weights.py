@@ -189,3 +189,8 @@ class Weights(Mapping[str, LazyTensor]):
 def element_size(dtype: torch.dtype) -> int:
     """Returns the bytes of one element, also on a torch without ``dtype.itemsize`` (before 2.1)."""
     return torch.empty((), dtype=dtype).element_size()
+
+
+def bytes_of(tensor: Tensor) -> int:
+    """Returns the bytes of a tensor's numbers, also on a torch without ``Tensor.nbytes`` (before 2.1)."""
+    return tensor.numel() * tensor.element_size()

@@ -13,6 +13,7 @@ from benchmarks.memory import ROOT, TooLargeError, can_measure, measure, thinned
 from benchmarks.page_cache import cached_fraction, chill, warm
 from benchmarks.rounds import Case, last_line, run_rounds
 from benchmarks.shapes import SHAPES
+from transformer_lens.loading.loaders import can_assign
 
 pytestmark = pytest.mark.skipif(not can_measure(), reason="this system does not say how much memory is private")
 MIB = 2**20
@@ -110,7 +111,7 @@ def test_loads_and_limits(run):
             assert len(found["seconds"]) == len(found["peak"]) == 2 and found["samples"], name
     facts = {name: found["facts"] for name, found in entry["warm"].items()}
     assert facts["clone"]["mapped"] == 0 and facts["map"]["mapped"] == facts["map"]["held"] == entry["bytes"]
-    assert facts["ours"]["mapped"] >= 0.9 * facts["ours"]["held"]
+    assert facts["ours"]["mapped"] >= (0.9 if can_assign() else 0) * facts["ours"]["held"]
     assert facts["ours-copy"]["mapped"] == facts["ours-default"]["mapped"] == 0
     assert {"cpu", "cores", "memory"} <= set(entry["machine"]) and "torch" in entry["versions"]
 

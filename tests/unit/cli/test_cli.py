@@ -16,6 +16,7 @@ from transformer_lens import HookedTransformer
 from transformer_lens.cli.app import app
 from transformer_lens.cli.options import FLAGS, OPTIONS
 from transformer_lens.loading import LoadReport
+from transformer_lens.loading.loaders import can_assign
 from transformer_lens.loading.memory import available
 
 ROOT = Path(__file__).parents[3]
@@ -118,7 +119,8 @@ def test_load_prints_its_report(llama):
     report = LoadReport.from_json(
         said("load", llama, "--device", "cpu", "--dtype", "auto", "--no-processing", "--json")
     )
-    assert report.load_mode == "assign" and report.bytes_mapped > 0 and report.seconds["load"] > 0
+    assert report.load_mode == ("assign" if can_assign() else "copy")
+    assert (report.bytes_mapped > 0) == can_assign() and report.seconds["load"] > 0
     text = said("load", llama, "--device", "cpu")
     assert "done: fold_ln" in text and "allocated" in text
 
@@ -236,7 +238,7 @@ def test_doctor_says_what_is_here():
     found = json.loads(said("doctor", "--json", "--mib", "8"))
     assert found["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     abilities = {ability["name"]: ability for ability in found["abilities"]}
-    assert next(one for name, one in abilities.items() if "assign" in name)["there"]
+    assert next(one for name, one in abilities.items() if "assign" in name)["there"] == can_assign()
     assert found["memory"]["available"] == pytest.approx(available.available_memory(), rel=0.5)
     rates = found["rates"]
     assert rates["nbytes"] == 8 << 20

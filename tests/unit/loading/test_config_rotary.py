@@ -44,9 +44,9 @@ def test_attention_factors_where_factor_and_ratio_differ(rope, fields):
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     settings = {**SIZES, **fields, "rope_parameters": {"rope_theta": 10000.0, **rope}}
-    # Before 4.55 yarn's attention factor knew no mscale, and no factor below 1.
-    early = rope["rope_type"] == "yarn" and ("mscale" in rope or rope["factor"] < 1)
-    variant = Variant("LlamaConfig", settings, right_since="4.55" if early else "4.49")
+    # Before 4.57 yarn derived it without mscale and without factors below 1, then of the lengths in place of the factor.
+    derived = rope["rope_type"] == "yarn" and "attention_factor" not in rope
+    variant = Variant("LlamaConfig", settings, right_since="4.57" if derived else "4.49")
     if (reason := variant.why_no_reference()) is not None:
         pytest.skip(reason)
     _, expected = ROPE_INIT_FUNCTIONS[rope["rope_type"]](variant.config(), torch.device("cpu"), seq_len=9)

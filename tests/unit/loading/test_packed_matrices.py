@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.integration.quantized_models import packing_library
 from transformer_lens.loading import CorruptCheckpointError, QuantizedTensorError
 from transformer_lens.loading.quantization import bitsandbytes
 from transformer_lens.loading.quantization.eight_bit import Packed8bit
@@ -17,7 +18,7 @@ from transformer_lens.loading.quantization.matrices import matrix_order, rows_ta
 from transformer_lens.loading.quantization.packed import Compute, Packing
 from transformer_lens.loading.quantization.settings import Settings, settings_of
 from transformer_lens.loading.quantization.stored import with_packed_matrices
-from transformer_lens.loading.weights import Weights
+from transformer_lens.loading.weights import Weights, element_size
 
 NF4 = torch.linspace(-1, 1, 16) ** 3
 
@@ -68,7 +69,7 @@ def packing(matrix: Packed4bit) -> Packing:
     data=st.data(),
 )
 def test_gathered_rows_are_the_rows_of_the_whole(rows, columns, blocksize, nested, storage, seed, data) -> None:
-    if rows * columns % (2 * storage.itemsize):
+    if rows * columns % (2 * element_size(storage)):
         rows = 8
     matrix = packed_4bit(rows, columns, blocksize, nested, storage, seed)
     wanted = data.draw(st.lists(st.integers(0, rows - 1), min_size=1, max_size=6))
@@ -82,7 +83,7 @@ def test_gathered_rows_are_the_rows_of_the_whole(rows, columns, blocksize, neste
         assert torch.equal(part.dequantized(), expected)
     else:
         ends = [edge * columns % blocksize for run in runs for edge in run]
-        assert any(ends) or expected.numel() // 2 % storage.itemsize
+        assert any(ends) or expected.numel() // 2 % element_size(storage)
     assert torch.equal(matrix.data.view(torch.uint8), before)
 
 
@@ -105,7 +106,7 @@ def test_cut_nested_scales_become_plain_ones_and_whole_ones_stay() -> None:
 @pytest.mark.parametrize("storage", ["uint8", "bfloat16"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_numbers_are_those_of_bitsandbytes(kind: str, nested: bool, storage: str, dtype: torch.dtype) -> None:
-    library = pytest.importorskip("bitsandbytes")
+    library = packing_library()
     matrix = torch.randn(72, 192, generator=torch.Generator().manual_seed(0)).to(dtype)
     asked = settings_of(
         {

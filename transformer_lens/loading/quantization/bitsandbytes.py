@@ -23,6 +23,7 @@ from transformer_lens.loading.quantization.eight_bit import Packed8bit
 from transformer_lens.loading.quantization.four_bit import NestedScales, Packed4bit
 from transformer_lens.loading.quantization.packed import Compute, Packed, Packing
 from transformer_lens.loading.quantization.settings import Settings
+from transformer_lens.loading.weights import bytes_of
 
 # The first release seen to quantize and to multiply on a CPU.
 _FIRST_ON_CPU = Version("0.46.1")
@@ -207,7 +208,7 @@ def packing_of(parameter: Tensor, module: nn.Module | None) -> Packing | None:
         return Packing(
             "int8",
             Compute(packed.shape, None, 0.0 if state is None else float(state.threshold)),
-            sum(tensor.nbytes for tensor in (packed.data, packed.scales) if tensor is not None),
+            sum(bytes_of(tensor) for tensor in (packed.data, packed.scales) if tensor is not None),
             0,
             False,
             1,
@@ -220,7 +221,7 @@ def packing_of(parameter: Tensor, module: nn.Module | None) -> Packing | None:
     return Packing(
         of.quant_type,
         Compute((int(of.shape[0]), int(of.shape[1])), compute),
-        parameter.nbytes + of.absmax.nbytes + of.code.nbytes + (of.state2.absmax.nbytes if nested else 0),
+        sum(map(bytes_of, (parameter, of.absmax, of.code, *([of.state2.absmax] if nested else ())))),
         of.blocksize,
         nested,
         parameter.element_size(),

@@ -23,6 +23,7 @@ from transformer_lens.loading.memory.fresh import order_of
 from transformer_lens.loading.memory.processed.entry_file import KIND, NO_DIGEST, header_digest
 from transformer_lens.loading.memory.processed.folder import LOCK, leftovers, remove, temporary_path
 from transformer_lens.loading.memory.processed.key import Key
+from transformer_lens.loading.weights import bytes_of
 
 _PIECE = 16 << 20
 _ALIGNMENT = 64
@@ -47,7 +48,7 @@ def write_entry(path: Path, key: Key, tensors: Mapping[str, Tensor], label: str,
     for left in leftovers(path.parent):
         remove(left)
     stored = {name: _in_order(tensor) for name, tensor in tensors.items()}
-    nbytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    nbytes = sum(bytes_of(tensor) for tensor in tensors.values())
     if shutil.disk_usage(path.parent).free < nbytes:
         raise OSError(errno.ENOSPC, f"an entry takes {nbytes} bytes, and the disk has not as many")
     said = {
@@ -91,7 +92,7 @@ def _header(
     header: dict[str, Any] = {"__metadata__": {**said, "digest": NO_DIGEST, "tensors": json.dumps(layout)}}
     end = 0
     for name, tensor in stored.items():
-        begin, end = end, end + tensor.numel() * tensor.element_size()
+        begin, end = end, end + bytes_of(tensor)
         header[name] = {
             "dtype": name_of_dtype(tensor.dtype),
             "shape": list(tensor.shape),
