@@ -62,7 +62,7 @@ def contract(weight: Tensor, vector: Tensor, over: int, inner: torch.dtype) -> T
     """Returns ``sum_over weight * vector`` for a vector that lies along one axis of the weight, block by block."""
     cut = outermost(weight)
     vector = vector.to(weight.device, inner)
-    scratch = None if weight.dtype == inner or weight.numel() == 0 else scratch_for(weight, cut, inner)
+    scratch = _scratch_for_products(weight, cut, over, inner)
     if cut != over:
         rest = cut if cut < over else cut - 1
         parts = [_product(weight, cut, part, over, vector, scratch) for part in blocks(weight, cut)]
@@ -73,6 +73,18 @@ def contract(weight: Tensor, vector: Tensor, over: int, inner: torch.dtype) -> T
     for part in blocks(weight, cut):
         total += _product(weight, cut, part, over, vector[part], scratch)
     return total.to(inner)
+
+
+def _scratch_for_products(weight: Tensor, cut: int, over: int, inner: torch.dtype) -> Tensor | None:
+    """Returns memory for one block of a weight as a product wants it; None where it can take the weight itself."""
+    if weight.numel() == 0 or (weight.ndim <= 2 and weight.dtype == inner):
+        return None
+    scratch = scratch_for(weight, cut, inner)
+    if weight.ndim <= 2:
+        return scratch
+    # With the summed axis innermost; any other order is copied into this one, block by block, by the product itself.
+    moved = scratch.movedim(over, -1)
+    return empty_in_order(moved.shape, range(moved.ndim), inner, weight.device).movedim(-1, over)
 
 
 def _product(weight: Tensor, cut: int, part: slice, over: int, vector: Tensor, scratch: Tensor | None) -> Tensor:

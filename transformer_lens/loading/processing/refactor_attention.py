@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -15,7 +16,7 @@ from transformer_lens.loading.memory.fresh import order_of
 from transformer_lens.loading.processing.blocks import inner_dtype
 from transformer_lens.loading.processing.linear_chain import unrounded
 from transformer_lens.loading.processing.sums import computed
-from transformer_lens.loading.weights import LazyTensor, Weights, element_size
+from transformer_lens.loading.weights import Joint, LazyTensor, Weights, element_size
 
 
 def refactor_attention(
@@ -36,10 +37,13 @@ def refactor_attention(
     for layer in range(cfg.n_layers):
         if query_key:
             names = [grouped(f"blocks.{layer}.attn.{leaf}", cfg) for leaf in ("W_Q", "b_Q", "W_K", "b_K")]
-            changes |= _jointly(weights, names, _rotated_query_key, "rotated to singular vectors of W_Q W_K^T")
+            # Queries and keys with their biases, the factors, what is made of them, and the last of these padded.
+            step = "rotated to singular vectors of W_Q W_K^T"
+            changes |= _jointly(weights, names, _rotated_query_key, step, halves=7)
         if value_output:
             names = [grouped(f"blocks.{layer}.attn.{leaf}", cfg) for leaf in ("W_V", "W_O")]
-            changes |= _jointly(weights, names, _rotated_value_output, "rotated to singular vectors of W_V W_O")
+            step = "rotated to singular vectors of W_V W_O"
+            changes |= _jointly(weights, names, _rotated_value_output, step, halves=5)
     return weights.updated(changes)
 
 
@@ -68,9 +72,17 @@ def _product_svd(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _jointly(
-    weights: Weights, names: list[str], function: Callable[..., tuple[Tensor, ...]], step: str
+    weights: Weights, names: list[str], function: Callable[..., tuple[Tensor, ...]], step: str, halves: int
 ) -> dict[str, LazyTensor]:
-    """Promises tensors that are computed together: whoever is asked first computes, each result is handed out once."""
+    """Promises tensors that are computed together: whoever is asked first computes, each result is handed out once.
+
+    Args:
+        weights: By our names.
+        names: Of the tensors.
+        function: Computes all of them.
+        step: What is done, for the report.
+        halves: How many tensors of half their size together `function` holds at most.
+    """
     before = tuple(unrounded(weights[name]) for name in names)
     inner = inner_dtype(*(tensor.dtype for tensor in before))
     ready: dict[int, Tensor] = {}
@@ -83,10 +95,12 @@ def _jointly(
             ready.update((other, _laid_out(one, sources[other])) for other, one in enumerate(results))
         return ready.pop(place)
 
-    # Joined inputs, their factors, the factors' copy inside LAPACK, the scaled and the laid out results.
-    working = 5 * sum(tensor.numel for tensor in before) * element_size(inner)
+    sizes = tuple(tensor.numel * element_size(inner) for tensor in before)
+    converted = sum(size for size, tensor in zip(sizes, before) if tensor.dtype != inner)
+    joint = Joint(sizes, working=sum(sizes) * halves // 2 + converted)
     return {
-        name: computed(weights[name], partial(result, place), step, before, working) for place, name in enumerate(names)
+        name: replace(computed(weights[name], partial(result, place), step, before), joint=(joint, place))
+        for place, name in enumerate(names)
     }
 
 
