@@ -1,12 +1,12 @@
-# Verbs: env, demo, test, check, bench, fuzz. Each makes the environment first; it is quick once made.
+# Verbs: env, demo, test, check, matrix, bench, fuzz. Each makes the environment first; it is quick once made.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CODE := transformer_lens tests benchmarks demo fuzz
+CODE := transformer_lens tests benchmarks demo fuzz matrix noxfile.py
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check lint types imports format bench fuzz clean
+.PHONY: help env demo test check lint types imports format matrix bench fuzz clean
 
 help: ## lists the verbs
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,8 +40,11 @@ format: $(STAMP) ## formats the code and fixes what ruff can fix
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-bench: $(STAMP) ## times and weighs loading against transformers, transformer-lens 3.9.0 and a plain copy
-	$(BIN)/python -m benchmarks.load
+matrix: $(STAMP) ## runs the tests on every torch of constraints/matrix.toml; CELLS="torch-2.0.1 newest", QUICK=1, REMOVE=1
+	$(BIN)/python -m matrix $(if $(QUICK),--quick) $(if $(REMOVE),--remove) $(CELLS)
+
+bench: $(STAMP) ## times and weighs loading, ours and others' and the limits; ARGS=--full for every size
+	$(BIN)/python -m benchmarks $(ARGS)
 
 fuzz: $(STAMP) ## fuzzes the readers of strangers' files, five minutes a target
 	$(BIN)/python -m pip install --quiet --constraint constraints/dev.txt --editable '.[fuzz]'

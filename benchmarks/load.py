@@ -1,169 +1,145 @@
-"""Times and weighs loading one checkpoint in every way, and prints a table with ratios to a plain copy.
+"""Times and weighs loading in every way, side by side, and prints tables with ratios to the limits of the same run.
 
-    python -m benchmarks.load [--rounds 3] [--upstream-python PATH] [--json FILE]
+    python -m benchmarks.load [--full] [--shapes gpt2 …] [--only ours clone …] [--cache warm cold] [--envs FOLDER]
 
-Every load runs in a process of its own. Rounds are interleaved (each goes through all loads once), so that a slow
-minute of the machine meets all of them; medians are printed. The checkpoint is in the page cache throughout: it is
-read once before the first round. How memory is counted is said in ``benchmarks/memory.py``.
+Every load runs in a process of its own, in the environment of its library. Rounds are interleaved, so that a slow
+minute of the machine meets all of them. ``warm``: the files are in the page cache; ``cold``: they were dropped from
+it. How memory is counted is said in ``benchmarks/memory.py``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import subprocess
-import sys
+import shutil
+import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.checkpoint import as_hub_cache, make_gpt2
-from benchmarks.memory import ROOT, Measurement, can_measure, measure
+from benchmarks import options as common
+from benchmarks.checkpoint import files_of, made
+from benchmarks.environments import environments
+from benchmarks.loaders import LOADS, Loader, loaders
+from benchmarks.machine import GIB
+from benchmarks.page_cache import COLD, WARM, chill, warm
+from benchmarks.results import save
+from benchmarks.rounds import Case, run_rounds
+from benchmarks.rows import LIMITS, Row, rows_of
+from benchmarks.shapes import Shape
 
-LOADS = ROOT / "benchmarks" / "loads.py"
-OUT = ROOT / "benchmarks" / "out"
-UPSTREAM_PINS = ("transformer-lens==3.9.0", "transformers==5.23.0", "torch==2.13.0")
-UPSTREAM = "transformer-lens 3.9.0"
-REFERENCE = "limit: {k: v.clone()}"
-GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row of the table: a function of ``benchmarks/loads.py``, its arguments, and the Python that runs it."""
-
-    label: str
-    function: str
-    args: tuple[object, ...]
-    python: Path = Path(sys.executable)
-    import_root: Path | None = ROOT
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def run(self) -> Measurement:
-        """Measures the load once."""
-        return measure(
-            f"{LOADS}:{self.function}",
-            *self.args,
-            after="describe",
-            python=self.python,
-            import_root=self.import_root,
-            environment=self.environment,
-        )
+SHORT = ("gpt2",)
+FULL = ("gpt2", "gpt2-large", "gpt2-xl", "llama-3.2-1b", "llama-3.2-3b", "llama-8b")
 
 
-def cases(folder: Path, upstream_python: Path | None) -> list[Case]:
-    """Returns the rows, limits first."""
-    place = str(folder)
-    rows = [
-        Case("limit: map the file", "map_file", (place,)),
-        Case(REFERENCE, "clone", (place,)),
-        Case("transformers, a plain model", "transformers", (place,)),
-        Case("ours, no processing", "ours", (place, False, "auto")),
-        Case("ours, no processing, copy", "ours", (place, False, "copy")),
-        Case("ours, default (processed)", "ours", (place, True, "auto")),
-    ]
-    if upstream_python is not None:
-        home = {"HF_HOME": str(as_hub_cache(folder)), "HF_HUB_OFFLINE": "1"}
-        for label, processed in (("no processing", False), ("default (processed)", True)):
-            args = ("gpt2-medium", processed)
-            rows.append(Case(f"{UPSTREAM}, {label}", "upstream", args, upstream_python, None, home))
-    return rows
+def case_of(loader: Loader, shape: Shape, folder: Path, python: Path, kept: Path, state: str) -> Case:
+    """Returns how a loader is measured on a checkpoint, its files warm or cold."""
+
+    def before() -> None:
+        if loader.empties_cache:
+            shutil.rmtree(kept)
+            kept.mkdir()
+        files = [*files_of(folder), *kept.rglob("*.safetensors")]
+        (warm if state == WARM else chill)(files)
+
+    return Case(
+        name=loader.name,
+        target=f"{LOADS}:{loader.function}",
+        args=loader.arguments(shape, folder),
+        python=python,
+        import_root=loader.import_root,
+        environment={**loader.variables(shape, folder), "XDG_CACHE_HOME": str(kept)},
+        after=loader.after,
+        before=before,
+    )
 
 
-def make_upstream_environment(folder: Path = ROOT / ".cache" / "envs" / "transformer-lens-3.9.0") -> Path:
-    """Installs transformer-lens 3.9.0 with its pins into an environment of its own, once; returns its Python."""
-    python, stamp = folder / "bin" / "python", folder / ".installed"
-    if not stamp.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *UPSTREAM_PINS], check=True)
-        stamp.write_text("\n".join(UPSTREAM_PINS) + "\n")
-    return python
-
-
-def read_once(path: Path) -> None:
-    """Reads a file from front to back, so that it is in the page cache."""
-    with open(path, "rb", buffering=0) as file:
-        while file.read(1 << 24):
-            pass
-
-
-def as_table(rows: Sequence[tuple[str, Sequence[Measurement]]], title: str) -> Table:
-    """Returns the table of medians; ratios are to the plain copy."""
-    medians = {
-        label: (statistics.median(m.seconds for m in found), statistics.median(m.peak for m in found))
-        for label, found in rows
+def measure_shape(
+    shape: Shape, chosen: Sequence[Loader], states: Sequence[str], options: argparse.Namespace, say: Any
+) -> dict[str, Any]:
+    """Measures one shape in every chosen way, and returns the entry of the results."""
+    known = environments()
+    entry: dict[str, Any] = {
+        "title": shape.title,
+        "dtype": shape.dtype,
+        "bytes": shape.nbytes,
+        "parameters": shape.parameters,
+        "layers": shape.layers,
+        "rounds": options.rounds,
     }
-    seconds_of_copy, peak_of_copy = medians[REFERENCE]
-    table = Table(title=title, caption="medians; private memory above the level after imports", title_justify="left")
+    with (
+        made(shape, options.data, keep=options.keep) as folder,
+        tempfile.TemporaryDirectory(dir=options.data, prefix="kept-") as kept,
+    ):
+        fitting = [loader for loader in chosen if loader.fits(shape)]
+        pythons = {loader.name: known[loader.environment].make(options.envs) for loader in fitting}
+        for state in states:
+            say(f"{shape.title}, {state}")
+            cases = [case_of(loader, shape, folder, pythons[loader.name], Path(kept), state) for loader in fitting]
+            found = run_rounds(cases, options.rounds, say)
+            entry[state] = {
+                loader.name: {"title": loader.title, "kind": loader.kind, **found[loader.name].to_json()}
+                for loader in fitting
+            }
+    return entry
+
+
+def as_table(entry: dict[str, Any], state: str) -> Table:
+    """Returns the table of one shape: medians, spreads, ratios to the limits of the same run."""
+    title = (
+        f"{entry['title']} shape, {entry['dtype']}, {entry['bytes'] / GIB:.2f} GiB, {state}; {entry['rounds']} rounds"
+    )
+    table = Table(title=title, caption="medians (lowest – highest); private memory above the level after imports")
     table.add_column("load")
-    for head in ("seconds", "× clone", "peak GiB", "× clone", "kept GiB", "mapped GiB"):
+    rows = rows_of(entry[state], state)
+    limits = [limit for limit in LIMITS[state] if any(row.ratios.get(limit) for row in rows)]
+    heads = [
+        "seconds",
+        *(f"× {LIMITS[state][limit]}" for limit in limits),
+        "peak GiB",
+        "× result",
+        "kept GiB",
+        "mapped GiB",
+    ]
+    for head in heads:
         table.add_column(head, justify="right")
-    for label, found in rows:
-        seconds, peak = medians[label]
-        kept = statistics.median(m.kept for m in found)
-        table.add_row(
-            label,
-            f"{seconds:.2f}",
-            f"{seconds / seconds_of_copy:.2f}",
-            f"{peak / GIB:.2f}",
-            f"{peak / peak_of_copy:.2f}",
-            f"{kept / GIB:.2f}",
-            f"{found[0].facts['mapped'] / GIB:.2f}",
-        )
+    for row in rows:
+        table.add_row(row.title, *cells(row, limits))
     return table
+
+
+def cells(row: Row, limits: Sequence[str]) -> list[str]:
+    """Returns the figures of a row as text."""
+    if row.failed:
+        return [f"– ({row.failed})"]
+    ratios = [f"{row.ratios[limit]:.2f}" if limit in row.ratios else "" for limit in limits]
+    of_result = f"{row.peak.median / row.held:.2f}" if row.held else ""
+    return [
+        f"{row.seconds.median:.2f} ({row.seconds.low:.2f} – {row.seconds.high:.2f})",
+        *ratios,
+        f"{row.peak.median / GIB:.2f}",
+        of_result,
+        f"{row.kept.median / GIB:.2f}",
+        f"{row.mapped / GIB:.2f}",
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description="Times and weighs loading a checkpoint in every way.")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--upstream-python", type=Path, help="a Python that has transformer-lens 3.9.0 already")
-    parser.add_argument("--without-upstream", action="store_true", help="leave transformer-lens 3.9.0 out")
-    parser.add_argument("--json", type=Path, default=OUT / "load.json")
-    options = parser.parse_args(arguments)
-    if not can_measure():
-        sys.exit("Private memory is read from /proc/<pid>/status, which this system does not have.")
-
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    folder = make_gpt2()
-    upstream_python = None
-    if not options.without_upstream:
-        upstream_python = options.upstream_python or make_upstream_environment()
-    read_once(folder / "model.safetensors")
-    rows = cases(folder, upstream_python)
-    found: dict[str, list[Measurement]] = {case.label: [] for case in rows}
-    for number in range(options.rounds):
-        for case in rows:
-            console.print(f"round {number + 1} of {options.rounds}: {case.label}", style="dim")
-            found[case.label].append(case.run())
-
-    size = (folder / "model.safetensors").stat().st_size
-    machine = {
-        "cpus": len(os.sched_getaffinity(0)),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
-        **{name: version(name) for name in ("torch", "transformers", "safetensors", "transformer-lens")},
-    }
-    title = f"GPT-2 medium shape, float32, {size / GIB:.2f} GiB, in the page cache; {machine['cpus']} CPUs, "
-    title += f"torch {machine['torch']}, transformers {machine['transformers']}, {options.rounds} rounds"
-    console.print(as_table([(case.label, found[case.label]) for case in rows], title))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    report = {
-        "checkpoint_bytes": size,
-        "machine": machine,
-        "upstream": UPSTREAM_PINS if upstream_python else None,
-        "loads": {label: [asdict(m) for m in measured] for label, measured in found.items()},
-    }
-    options.json.write_text(json.dumps(report, indent=2) + "\n")
-    console.print(f"written: {options.json}")
+    known = loaders()
+    parser = common.parser(__doc__, SHORT, FULL)
+    common.add_environments(parser)
+    parser.add_argument("--only", nargs="+", choices=sorted(known), help="measure these loads alone")
+    parser.add_argument("--cache", nargs="+", choices=[WARM, COLD], default=[WARM, COLD], help="default both")
+    options = common.parse(parser, arguments)
+    console = common.console()
+    chosen = [loader for loader in known.values() if not options.only or loader.name in options.only]
+    for shape in common.shapes_of(options):
+        entry = measure_shape(shape, chosen, options.cache, options, lambda line: console.print(line, style="dim"))
+        for state in options.cache:
+            console.print(as_table(entry, state))
+        console.print(f"written: {save('load', {shape.name: entry}, options.out)}")
 
 
 if __name__ == "__main__":

@@ -1,36 +1,67 @@
-"""What `benchmarks.load` measures: each function does its imports and returns the load itself.
+"""What the benchmarks measure: each function does its imports and returns the load itself.
 
-It is run by the Python of the environment that the library lives in, so nothing is imported at the top.
+It is run by the Python of the environment that the library lives in, so nothing is imported at the top. Imports and
+what a library imports lazily inside its first load are left out of every measurement alike.
 """
 
 
+def _files(folder):
+    from pathlib import Path
+
+    return sorted(str(file) for file in Path(folder).glob("*.safetensors"))
+
+
+def read_file(folder):
+    """The limit of reading: each file from front to back, into one buffer."""
+    files = _files(folder)
+    buffer = bytearray(1 << 24)
+
+    def read():
+        for path in files:
+            with open(path, "rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
+        return {}
+
+    return read
+
+
 def map_file(folder):
-    """The limit of doing nothing: the file is mapped, nothing is read."""
+    """The limit of doing nothing: the files are mapped, nothing is read."""
     from safetensors.torch import load_file
 
-    return lambda: load_file(f"{folder}/model.safetensors")
+    return lambda: {name: value for file in _files(folder) for name, value in load_file(file).items()}
 
 
 def clone(folder):
-    """The limit of having a copy: the file is mapped and every tensor cloned."""
-    from safetensors.torch import load_file
+    """The limit of having a copy: the files are mapped and every tensor cloned."""
+    mapped = map_file(folder)
+    return lambda: {name: value.clone() for name, value in mapped().items()}
 
-    return lambda: {name: value.clone() for name, value in load_file(f"{folder}/model.safetensors").items()}
+
+def convert(folder, dtype):
+    """The limit of having a copy in another dtype."""
+    import torch
+
+    mapped = map_file(folder)
+    wanted = getattr(torch, dtype)
+    return lambda: {name: value.to(wanted) for name, value in mapped().items()}
 
 
-def transformers(folder):
+def transformers(folder, dtype):
     """A plain transformers model, without hooks, nothing folded."""
-    from transformers import GPT2LMHeadModel
+    from transformers import GPT2LMHeadModel, LlamaForCausalLM
 
-    return lambda: GPT2LMHeadModel.from_pretrained(folder, dtype="float32")
+    class_ = {"gpt2": GPT2LMHeadModel, "llama": LlamaForCausalLM}[_model_type(folder)]
+    return lambda: class_.from_pretrained(folder, dtype=dtype)
 
 
-def ours(folder, processed, load_mode):
+def ours(folder, processed, arguments):
     """This project."""
     from transformer_lens import HookedTransformer
 
     load = HookedTransformer.from_pretrained if processed else HookedTransformer.from_pretrained_no_processing
-    return lambda: load(folder, load_mode=load_mode, dtype="float32", device="cpu", progress=False)
+    return lambda: load(folder, device="cpu", progress=False, **arguments)
 
 
 def planned(folder, processed, live, arguments):
@@ -85,9 +116,17 @@ def run_range(loaded):
     }
 
 
-def upstream(name, processed):
-    """transformer-lens 3.9.0, which finds the checkpoint under its official name in the hub cache made for it."""
-    import transformers.models.gpt2.modeling_gpt2  # noqa: F401  # lazily imported by upstream, inside the load
+def cached(folder, wanted):
+    """This project, processed; where wanted, weights are kept for the next load, or mapped from the last."""
+    from transformer_lens import HookedTransformer
+
+    return lambda: HookedTransformer.from_pretrained(folder, device="cpu", progress=False, cache_processed=wanted)
+
+
+def transformer_lens_3(name, processed):
+    """transformer-lens 3, which finds the checkpoint under its official name in the hub cache made for it."""
+    import transformers.models.gpt2.modeling_gpt2
+    import transformers.models.llama.modeling_llama  # noqa: F401  # lazily imported inside the load
 
     from transformer_lens import HookedTransformer
 
@@ -95,10 +134,167 @@ def upstream(name, processed):
     return lambda: load(name, dtype="float32", device="cpu")
 
 
+def transformer_lens_4(name, compatible):
+    """transformer-lens 4: a bridge around a transformers model, on request in compatibility mode."""
+    import torch
+    import transformers.models.gpt2.modeling_gpt2
+    import transformers.models.llama.modeling_llama  # noqa: F401  # lazily imported inside the load
+
+    from transformer_lens.model_bridge import TransformerBridge
+
+    def load():
+        bridge = TransformerBridge.boot_transformers(name, device="cpu", dtype=torch.float32)
+        if compatible:
+            bridge.enable_compatibility_mode(disable_warnings=True)
+        return bridge
+
+    return load
+
+
+def nnsight(folder):
+    """The nnsight model around a transformers model, dispatched at once; it insists on a tokenizer in the folder."""
+    import transformers.models.gpt2.modeling_gpt2
+    import transformers.models.llama.modeling_llama  # noqa: F401  # lazily imported inside the load
+    from nnsight import LanguageModel
+
+    return lambda: LanguageModel(folder, device_map="cpu", dispatch=True, dtype="auto")
+
+
+def _model_type(folder):
+    import json
+    from pathlib import Path
+
+    return json.loads((Path(folder) / "config.json").read_text())["model_type"]
+
+
 def describe(result):
-    """Says what is checked of each result: how many bytes it holds, how many of them lie in the file's mapping."""
-    from memory import mapped_bytes
+    """Says what is checked of each result: the bytes it has, how many lie in the files' mappings, what made it."""
+    import torch
+    from machine import versions
+    from memory import mapped_spans
 
     tensors = list(result.values() if isinstance(result, dict) else result.parameters())
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    return {"held": sum(storages.values()), "mapped": mapped_bytes(tensors)}
+    sizes = {t.data_ptr(): t.numel() * t.element_size() for t in tensors}
+    spans = sorted(mapped_spans())
+    return {
+        "held": sum(sizes.values()),
+        "mapped": sum(size for at, size in sizes.items() if _lies_in(at, spans)),
+        "largest": max(sizes.values(), default=0),
+        "tensors": len(tensors),
+        "threads": torch.get_num_threads(),
+        "versions": versions(("torch", "transformers", "safetensors", "transformer-lens", "nnsight")),
+    }
+
+
+def _lies_in(address, spans):
+    from bisect import bisect_right
+
+    at = bisect_right(spans, (address, float("inf"))) - 1
+    return at >= 0 and spans[at][0] <= address < spans[at][1]
+
+
+def describe_bytes(result):
+    """Says the same, and the digest of every parameter's bytes in the order of their names."""
+    from hashlib import sha256
+
+    import torch
+
+    digest = sha256()
+    for name, parameter in sorted(result.named_parameters()):
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+        digest.update(memoryview(parameter.detach().contiguous().view(torch.uint8).numpy()).cast("B"))
+    return {**describe(result), "digest": digest.hexdigest()}
+
+
+def ours_to_logits(folder, tokens, threads):
+    """This project, unprocessed, until the first logits."""
+    import torch
+
+    from transformer_lens import HookedTransformer
+
+    torch.set_num_threads(threads)
+    load = HookedTransformer.from_pretrained_no_processing
+    return _to_logits(lambda: load(folder, dtype="auto", device="cpu", progress=False), lambda out: out, tokens)
+
+
+def transformers_to_logits(folder, tokens, threads):
+    """A plain transformers model until its first logits."""
+    import torch
+
+    torch.set_num_threads(threads)
+    return _to_logits(transformers(folder, "auto"), lambda out: out.logits, tokens)
+
+
+def _to_logits(load, logits_of, tokens):
+    import time
+
+    import torch
+
+    def run():
+        start = time.perf_counter()
+        model = load()
+        loaded = time.perf_counter()
+        with torch.inference_mode():
+            logits = logits_of(model(torch.arange(1, tokens + 1)[None]))
+        return {"logits": logits, "load": loaded - start, "forward": time.perf_counter() - loaded}
+
+    return run
+
+
+def describe_logits(result):
+    """Says how long load and forward pass took, on how many threads, and what the last position predicts."""
+    import torch
+    from machine import versions
+
+    predicted = result["logits"][0, -1].float().log_softmax(-1)
+    return {
+        "load": result["load"],
+        "forward": result["forward"],
+        "threads": torch.get_num_threads(),
+        "predicted": predicted[:: max(1, predicted.numel() // 16)][:16].tolist(),
+        "versions": versions(("torch", "transformers", "safetensors", "transformer-lens")),
+    }
+
+
+def packed(folder, arguments):
+    """This project, on a packed checkpoint or packing on load."""
+    import bitsandbytes  # noqa: F401  # lazily imported inside the load
+    from transformers import AutoTokenizer
+
+    from transformer_lens import HookedTransformer
+
+    # A tokenizer's tables are no weights.
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    load = HookedTransformer.from_pretrained_no_processing
+    return lambda: load(folder, device="cpu", progress=False, tokenizer=tokenizer, **arguments)
+
+
+def packed_live(folder):
+    """This project, borrowing a packed live model."""
+    from transformers import AutoModelForCausalLM
+
+    from transformer_lens import HookedTransformer
+
+    hf_model = AutoModelForCausalLM.from_pretrained(folder)
+    return lambda: HookedTransformer.from_pretrained_no_processing(
+        hf_model=hf_model, dtype="auto", device="cpu", progress=False
+    )
+
+
+def packed_by_transformers(folder):
+    """A plain transformers model, on a packed checkpoint."""
+    import bitsandbytes  # noqa: F401
+    from transformers import AutoModelForCausalLM
+
+    return lambda: AutoModelForCausalLM.from_pretrained(folder)
+
+
+def describe_packed(result):
+    """Says what a load has packed; nothing of what is not ours."""
+    from transformer_lens import HookedTransformer
+
+    if not isinstance(result, HookedTransformer):
+        return {}
+    report = result.load_report
+    total = report.bytes_mapped + report.bytes_borrowed + report.bytes_allocated
+    return {"packed": report.bytes_packed, "total": total, "largest": report.largest_tensor}

@@ -30,6 +30,7 @@ from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE_SECONDS = 0.005
+MOST_SAMPLES = 400
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Measurement:
         returned: Bytes of private memory after the result went out of scope, without a garbage collection, above the
             level before the call.
         facts: What the function's `after` said of the result.
+        cpu_seconds: Processor time of all threads during the call: what a busy machine changes least.
+        samples: (seconds since the call began, bytes of private memory above the level before it), thinned out.
     """
 
     seconds: float
@@ -50,6 +53,17 @@ class Measurement:
     kept: int
     returned: int
     facts: Any = None
+    cpu_seconds: float = 0.0
+    samples: tuple[tuple[float, int], ...] = ()
+
+
+class TooLargeError(RuntimeError):
+    """A child that was ended because its private memory grew past the ceiling that it was given."""
+
+    def __init__(self, peak: int, ceiling: int):
+        super().__init__(f"needed more than {ceiling / 2**30:.1f} GiB of private memory")
+        self.peak = peak
+        self.ceiling = ceiling
 
 
 def can_measure() -> bool:
@@ -66,13 +80,28 @@ def private_memory(pid: int | str = "self") -> int:
     raise OSError(f"process {pid} says nothing of its private memory")
 
 
-def mapped_bytes(tensors: Sequence[Any], suffix: str = ".safetensors") -> int:
-    """Returns how many bytes of the storages of `tensors` lie in mappings of files with this suffix."""
+def proportional_memory(pid: int | str = "self") -> int:
+    """Returns the bytes of memory of a process, where each page counts by its share among those who map it (PSS)."""
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        for line in file:
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    raise OSError(f"process {pid} says nothing of its share of memory")
+
+
+def mapped_spans(suffix: str = ".safetensors") -> list[tuple[int, int]]:
+    """Returns (start, end) of every mapping in this process of a file with this suffix."""
     spans = []
     for line in Path("/proc/self/maps").read_text().splitlines():
         if line.endswith(suffix):
             start, _, end = line.split(maxsplit=1)[0].partition("-")
             spans.append((int(start, 16), int(end, 16)))
+    return spans
+
+
+def mapped_bytes(tensors: Sequence[Any], suffix: str = ".safetensors") -> int:
+    """Returns how many bytes of the storages of `tensors` lie in mappings of files with this suffix."""
+    spans = mapped_spans(suffix)
     storages = {(storage.data_ptr(), storage.nbytes()) for storage in (t.untyped_storage() for t in tensors)}
     return sum(size for at, size in storages if any(start <= at < end for start, end in spans))
 
@@ -85,6 +114,7 @@ def measure(
     import_root: Path | None = ROOT,
     environment: Mapping[str, str] | None = None,
     timeout: float = 600.0,
+    ceiling: int | None = None,
 ) -> Measurement:
     """Calls a function in a fresh process and measures what the function it returns costs.
 
@@ -98,11 +128,13 @@ def measure(
         import_root: Folder put first on the child's import path; None adds none.
         environment: Variables added to the child's environment.
         timeout: Seconds after which the child is ended.
+        ceiling: Bytes of private memory above which the child is ended; None sets no limit.
 
     Returns:
         The measurement.
 
     Raises:
+        TooLargeError: If the child grew past `ceiling`.
         RuntimeError: If the child failed; the message has what it wrote.
     """
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -125,10 +157,11 @@ def measure(
             env={**inherited, **(environment or {})},
         )
         os.close(said)
+        _let_it_die_first(child.pid)
         watchdog = threading.Timer(timeout, child.kill)
         watchdog.start()
         try:
-            answer = _converse(child, answers)
+            answer = _converse(child, answers, ceiling)
         finally:
             watchdog.cancel()
             child.kill()
@@ -139,27 +172,49 @@ def measure(
     return answer
 
 
-def _converse(child: subprocess.Popen[str], answers: TextIO) -> Measurement | None:
+def _converse(child: subprocess.Popen[str], answers: TextIO, ceiling: int | None) -> Measurement | None:
     """Follows a child from ready to done, sampling while it works; None if it died."""
     if not answers.readline():
         return None
-    level = peak = private_memory(child.pid)
+    level = private_memory(child.pid)
     assert child.stdin
+    start = time.perf_counter()
     child.stdin.write("go\n")
     child.stdin.flush()
+    samples = [(0.0, 0)]
     while not select.select([answers], [], [], SAMPLE_SECONDS)[0]:
-        peak = max(peak, _private_memory_or_zero(child.pid))
-    line = answers.readline()
-    if not line:
+        private = _private_memory_or_zero(child.pid)
+        samples.append((time.perf_counter() - start, private - level))
+        if ceiling is not None and private > ceiling:
+            raise TooLargeError(max(growth for _, growth in samples), ceiling)
+    called, described = answers.readline(), answers.readline()
+    if not described:
         return None
-    done = json.loads(line)
+    done = {**json.loads(called), **json.loads(described)}
+    samples.append((done["seconds"], done["kept"] - level))
     return Measurement(
         seconds=done["seconds"],
-        peak=max(peak, done["kept"]) - level,
+        peak=max(growth for _, growth in samples),
         kept=done["kept"] - level,
         returned=done["returned"] - level,
         facts=done["facts"],
+        cpu_seconds=done["cpu_seconds"],
+        samples=thinned(samples),
     )
+
+
+def thinned(samples: Sequence[tuple[float, int]], most: int = MOST_SAMPLES) -> tuple[tuple[float, int], ...]:
+    """Returns at most about `most` samples, of each run of neighbours the highest, so that no peak is lost."""
+    step = max(1, -(-len(samples) // most))
+    return tuple(max(samples[at : at + step], key=lambda sample: sample[1]) for at in range(0, len(samples), step))
+
+
+def _let_it_die_first(pid: int) -> None:
+    """Asks the kernel to end this child before anything else, should memory run out."""
+    try:
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+    except OSError:  # no such file on this system, or the child just ended
+        return
 
 
 def _private_memory_or_zero(pid: int) -> int:
@@ -173,6 +228,8 @@ def _run(order: Mapping[str, Any]) -> None:
     """The child: prepares, waits for the word, calls, reports."""
     if order["import_root"]:
         sys.path.insert(0, order["import_root"])
+    # The folder of this file goes last: none of its names may hide a library's.
+    sys.path.append(sys.path.pop(sys.path.index(str(Path(__file__).resolve().parent))))
     file, _, name = order["target"].rpartition(":")
     spec = importlib.util.spec_from_file_location("measured", file)
     assert spec and spec.loader
@@ -184,14 +241,15 @@ def _run(order: Mapping[str, Any]) -> None:
     answers = os.fdopen(order["answer_to"], "w", buffering=1)
     print("ready", file=answers)
     sys.stdin.readline()
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     result = call()
-    seconds = time.perf_counter() - start
-    kept = private_memory()
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    # Said at once: what is asked of the result below must not count as the call's.
+    called = {"seconds": seconds, "cpu_seconds": cpu_seconds, "kept": private_memory()}
+    print(json.dumps(called), file=answers)
     facts = getattr(module, order["after"])(result) if order["after"] else None
     del result
-    done = {"seconds": seconds, "kept": kept, "returned": private_memory(), "facts": facts}
-    print(json.dumps(done), file=answers)
+    print(json.dumps({"returned": private_memory(), "facts": facts}), file=answers)
 
 
 if __name__ == "__main__":

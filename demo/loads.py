@@ -7,7 +7,10 @@ def transformers(folder):
     """A plain transformers model."""
     from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401  # the class is lazily imported
 
-    return lambda: AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    from transformer_lens.loading.versions import dtype_argument
+
+    settings = {dtype_argument(): "auto"}
+    return lambda: AutoModelForCausalLM.from_pretrained(folder, **settings)
 
 
 def hooked(folder, processed, load_mode):

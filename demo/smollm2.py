@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache"
 NAME = "SmolLM2-135M-Instruct"
@@ -72,16 +73,20 @@ def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
 def _write_folder(gguf: Path, target: Path) -> None:
     import torch
     from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    from transformer_lens.loading.versions import dtype_argument
+
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.float32,
-        quantization_config=GgufConfig(dequantize=True),
-    )
+    settings: dict[str, Any] = {dtype_argument(): torch.float32}
+    try:
+        from transformers import GgufConfig
+    except ImportError:  # older releases always dequantize
+        pass
+    else:
+        settings["quantization_config"] = GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, **settings)
     # transformers refuses to save what it read from GGUF, so the two files are written here.
     state_dict = {name: value.contiguous() for name, value in model.state_dict().items()}
     if model.config.tie_word_embeddings:

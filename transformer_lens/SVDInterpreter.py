@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from transformer_lens.components.matrix_owner import numbers_of
 from transformer_lens.FactoredMatrix import FactoredMatrix
 
 __all__ = ["FactoredMatrix", "OUTPUT_EMBEDDING", "SVDInterpreter", "VECTOR_TYPES", "VectorType"]
@@ -65,7 +66,7 @@ class SVDInterpreter:
             vectors = self._right_singular_vectors(vector_type, layer_index, head_index)
             if num_vectors > vectors.shape[1]:
                 raise IndexError(f"num_vectors is {num_vectors}; the weight has {vectors.shape[1]} singular vectors")
-            W_U = self.params[OUTPUT_EMBEDDING].float()
+            W_U = self.model.W_U.float()
             return (W_U.T @ vectors[:, :num_vectors].to(W_U.device)).unsqueeze(1)
 
     def _right_singular_vectors(
@@ -73,10 +74,12 @@ class SVDInterpreter:
     ) -> Float[Tensor, "d_model n_vectors"]:
         block = self.model.blocks[layer]
         if vector_type == "OV":
-            return FactoredMatrix(block.attn.W_V[head].float(), block.attn.W_O[head].float()).V
-        weight = block.mlp.W_out.float()
+            return FactoredMatrix(
+                numbers_of(block.attn, "W_V")[head].float(), numbers_of(block.attn, "W_O")[head].float()
+            ).V
+        weight = numbers_of(block.mlp, "W_out").float()
         if vector_type == "w_in":
-            weight = block.mlp.W_in.float().T
+            weight = numbers_of(block.mlp, "W_in").float().T
             norm_weight = f"blocks.{layer}.ln2.w"
             if norm_weight in self.params:
                 weight = weight * self.params[norm_weight].float()

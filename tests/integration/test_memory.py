@@ -4,9 +4,11 @@ import pytest
 
 from benchmarks.checkpoint import make_gpt2
 from benchmarks.memory import can_measure, mapped_bytes, measure, private_memory
+from transformer_lens.loading.loaders import can_assign
 
 pytestmark = pytest.mark.skipif(not can_measure(), reason="this system does not say how much memory is private")
 
+ASSIGNS = pytest.mark.skipif(not can_assign(), reason="asserts what assign does, which this torch cannot")
 FLOAT32_EMBEDDING = 50257 * 1024 * 4
 
 
@@ -36,6 +38,20 @@ def unprocessed(folder):
 
 def unprocessed_copy(folder):
     return load(folder, False, load_mode="copy")
+
+
+def unprocessed_assign(folder):
+    """Asks for assign, and keeps what is warned of."""
+    import warnings
+
+    method = load(folder, False, load_mode="assign")
+
+    def call():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            return method(), [type_of.category.__name__ for type_of in caught]
+
+    return call
 
 
 def unprocessed_bfloat16(folder):
@@ -96,6 +112,22 @@ def facts(model):
     }
 
 
+def fallback(result):
+    """The facts of a model, what was warned of, and which of its weights are not those of the file."""
+    from safetensors.torch import load_file
+
+    model, warned = result
+    on_disk = load_file(f"{model.load_report.label}/model.safetensors")
+    same = {
+        "embed.W_E": on_disk["transformer.wte.weight"],
+        "pos_embed.W_pos": on_disk["transformer.wpe.weight"],
+        "blocks.7.mlp.W_in": on_disk["transformer.h.7.mlp.c_fc.weight"],
+        "unembed.W_U": on_disk["transformer.wte.weight"].T,
+    }
+    wrong = [name for name, tensor in same.items() if not tensor.equal(model.get_parameter(name))]
+    return {**facts(model), "warned": warned, "wrong": wrong}
+
+
 def edit(model):
     """Writes to a parameter, and says what became of the file and of the tied partner."""
     import torch
@@ -117,12 +149,25 @@ def cost_of(function, checkpoint, *args, after="facts"):
     return measure(f"{__file__}:{function}", str(checkpoint), *args, after=after)
 
 
+@ASSIGNS
 @pytest.mark.parametrize("function", ["unprocessed", "borrowed"])
 def test_nothing_to_process_costs_nothing(checkpoint, size, function):
     found = cost_of(function, checkpoint)
     assert found.peak < 0.02 * size
     assert found.facts["held"] - found.facts["mapped"] < 0.005 * size  # a few zero biases are made up
     assert found.facts["report"]["load_mode"] == "assign"
+
+
+@pytest.mark.skipif(can_assign(), reason="this torch can assign")
+def test_an_old_torch_copies_tensor_by_tensor(checkpoint):
+    found = cost_of("unprocessed_assign", checkpoint, after="fallback")
+    assert found.facts["warned"] == ["LoadModeFallbackWarning"] and not found.facts["wrong"]
+    report = found.facts["report"]
+    assert (report["load_mode"], report["requested_mode"]) == ("copy", "assign")
+    assert "no load_state_dict(assign=True)" in report["reason"]
+    assert report["io"].startswith("map")
+    assert found.peak <= found.facts["held"] + FLOAT32_EMBEDDING
+    assert found.facts["mapped"] == 0
 
 
 def test_an_edit_stays_in_the_process(checkpoint):

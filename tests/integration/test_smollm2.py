@@ -5,7 +5,9 @@ import itertools
 import pytest
 import torch
 
+from tests.fallback import may_fall_back
 from transformer_lens import HookedTransformer
+from transformer_lens.loading.versions import dtype_argument
 
 PROMPT = "When Mary and John went to the store, John gave a drink to"
 FLAGS = (
@@ -21,7 +23,8 @@ FLAGS = (
 def theirs(smollm2):
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32, attn_implementation="eager").eval()
+    settings = {dtype_argument(): torch.float32, "attn_implementation": "eager"}
+    return AutoModelForCausalLM.from_pretrained(smollm2, **settings).eval()
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,8 @@ def expected(theirs, tokenizer):
 def test_logits(smollm2, expected, load_mode, processed):
     tokens, logits = expected
     load = HookedTransformer.from_pretrained if processed else HookedTransformer.from_pretrained_no_processing
-    model = load(smollm2, load_mode=load_mode, device="cpu")
+    with may_fall_back(load_mode):
+        model = load(smollm2, load_mode=load_mode, device="cpu")
     ours = model(tokens)
     assert (ours.log_softmax(-1) - logits.log_softmax(-1)).abs().max() < 1e-4
     if not processed:

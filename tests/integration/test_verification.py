@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from tests.tiny_models import VARIANTS, make_model, save
+from benchmarks.memory import can_measure, measure
+from tests.tiny_models import VARIANTS, Variant, make_model, save
 from transformer_lens import HookedTransformer, loading
+from transformer_lens.loading.architectures.gpt2 import GPT2
+from transformer_lens.loading.conversion import Take
 
 NAMES = ["gpt2", "gpt-neox", "gpt-neox-serial", "llama-gqa", "mistral", "qwen2-windows", "phi3-mini"]
 
@@ -47,3 +50,88 @@ def test_model_without_origin_is_refused():
     model = HookedTransformer.from_pretrained(hf_model=make_model(VARIANTS["gpt2"]), device="cpu")
     with pytest.raises(loading.LoadingError, match="does not say where it came from"):
         loading.verify(model)
+
+
+# -- one block at a time ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if variant.why_no_reference() is None])
+def test_every_variant_is_streamed(name, tmp_path):
+    result = loading.verify(save(VARIANTS[name], tmp_path), show=False)
+    assert result.holds and result.notes == (), str(result)
+
+
+def test_a_wrong_table_is_found_and_the_weights_are_gone_afterwards(tmp_path, monkeypatch):
+    save(VARIANTS["gpt2"], tmp_path)
+    keys = GPT2.block["attn.W_K"]
+    monkeypatch.setitem(GPT2.block, "attn.W_K", Take(keys.key, "d_model (qkv d_head kv_head)", pick={"qkv": 1}))
+    result = loading.verify(tmp_path, show=False)
+    assert result.first_disagreement == "blocks.0" and [row.holds for row in result.rows if row.name == "embed"] == [
+        True
+    ]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama-tied"])
+def test_a_checkpoint_in_bfloat16_is_compared_in_float32(name, tmp_path):
+    save(VARIANTS[name], tmp_path, torch.bfloat16)
+    assert loading.verify(tmp_path, show=False).holds
+
+
+def test_fewer_layers_are_compared_with_as_many(tmp_path):
+    save(VARIANTS["qwen2-windows"], tmp_path)
+    model = HookedTransformer.from_pretrained_no_processing(tmp_path, device="cpu", first_n_layers=3)
+    result = loading.verify(model, show=False)
+    assert result.holds and result.rows[-2].name.startswith("blocks.2"), str(result)
+
+
+def test_what_transformers_holds_otherwise_is_loaded_whole_and_said(tmp_path, monkeypatch, capsys):
+    from transformer_lens.verification import transformers_side
+
+    save(VARIANTS["llama-gqa"], tmp_path)
+    known = transformers_side._keys
+    monkeypatch.setattr(transformers_side, "_keys", lambda name, *rest: () if "k_proj" in name else known(name, *rest))
+    result = loading.verify(tmp_path)
+    assert result.holds and result.notes == (
+        "transformers' model was loaded as a whole: the checkpoint has no tensor for transformers' "
+        "model.layers.0.self_attn.k_proj.weight",
+    )
+    assert f"note: {result.notes[0]}" in capsys.readouterr().out
+
+
+def test_config_names_no_code_to_transformers(tmp_path, network_attempts):
+    import json
+
+    save(VARIANTS["llama-gqa"], tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"auto_map": {"AutoModelForCausalLM": "evil--x.Model"}, "_attn_implementation": "someone/kernel"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert loading.verify(tmp_path, show=False).holds and not network_attempts
+
+
+LAYERS, WIDTH = 10, 768
+BLOCK = 12 * WIDTH * WIDTH * 4
+
+
+def verified(folder):
+    import transformers.models.gpt2.modeling_gpt2
+
+    from transformer_lens import loading
+
+    torch.set_num_threads(1)
+    assert transformers
+    return lambda: loading.verify(folder, tokens=torch.arange(32).reshape(2, 16), show=False)
+
+
+def outcome(result):
+    return [result.holds, list(result.notes)]
+
+
+@pytest.mark.skipif(not can_measure(), reason="this system does not say how much memory is private")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bfloat16", "float32"])
+def test_peak_is_about_a_block(dtype, tmp_path):
+    sizes = {"n_embd": WIDTH, "n_head": 12, "n_layer": LAYERS, "vocab_size": 997, "n_positions": 64}
+    save(Variant("GPT2Config", sizes), tmp_path, dtype, std=0.02)
+    measured = measure(f"{__file__}:verified", str(tmp_path), after="outcome")
+    assert measured.facts == [True, []]
+    # Both models whole would be twenty blocks where the file is in bfloat16.
+    assert measured.peak < (2 if dtype is torch.bfloat16 else 1) * BLOCK, measured

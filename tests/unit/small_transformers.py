@@ -64,7 +64,10 @@ def randomize(model, std=0.4):
     return model
 
 
-def make_model(kind="gpt2", tokenizer=None, cls=HookedTransformer, std=0.4, **changes):
+def make_model(kind="gpt2", tokenizer=None, cls=HookedTransformer, std=None, **changes):
+    if std is None:
+        # Without a norm numbers grow from layer to layer, and the rounding of their sums with them.
+        std = 0.2 if kind == "no_norm" else 0.4
     return randomize(cls(HookedTransformerConfig(**{**BASE, **KINDS[kind], **changes}), tokenizer), std)
 
 

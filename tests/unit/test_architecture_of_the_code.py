@@ -34,6 +34,7 @@ OWNERS = {
     "huggingface_hub": ("loading/sources/hub.py",),
     "peft": ("loading/checkpoint/adapter.py",),
     "rich": ("cli/",),
+    "platformdirs": ("loading/memory/processed/folder.py",),
     "safetensors": ("loading/checkpoint/safetensors.py",),
     "transformers": (
         "loading/sources/tokenizers.py",

@@ -97,3 +97,22 @@ def test_single_steps_return_dicts():
     )
     assert model.center_unembed(state)["unembed.W_U"].mean(-1).abs().max() < 1e-15
     assert model.center_writing_weights(state)["embed.W_E"].mean(-1).abs().max() < 1e-15
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama_gqa", "attn_only"])
+def test_norms_of_what_a_branch_writes_keep_their_weights(kind):
+    """Folded, saved and loaded again: the function is the one before, and nothing linear could have taken them in."""
+    model = make_model(kind, dtype=torch.float64, use_normalization_before_and_after=True)
+    before, kept = log_probs(model), {name: p.clone() for name, p in model.named_parameters() if "_post." in name}
+    model.process_weights_()
+    assert model.cfg.normalization_type == ("RMSPre" if kind == "llama_gqa" else "LNPre")
+    torch.testing.assert_close(log_probs(model), before, rtol=1e-9, atol=1e-9)
+    again = type(model).from_state_dict(model.state_dict(), model.cfg)
+    torch.testing.assert_close(log_probs(again), before, rtol=1e-9, atol=1e-9)
+    for after in (model, again):
+        found = {name: p for name, p in after.named_parameters() if "_post." in name}
+        assert set(found) == set(kept) and kept and all(torch.equal(found[name], kept[name]) for name in kept)
+    from_raw = make_model(kind, dtype=torch.float64, use_normalization_before_and_after=True)
+    loaded = type(model).from_state_dict(from_raw.state_dict(), from_raw.cfg, fold_ln=True)
+    torch.testing.assert_close(log_probs(loaded), before, rtol=1e-9, atol=1e-9)
+    assert ("fold_ln of ln1_post" in dict(loaded.load_report.skipped)) and "fold_ln" in loaded.load_report.steps

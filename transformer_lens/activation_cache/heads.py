@@ -9,6 +9,7 @@ from torch import Tensor
 from transformer_lens.activation_cache.components import ComponentsMixin, Labelled, Part
 from transformer_lens.activation_cache.mapping import as_slice
 from transformer_lens.activation_cache.norms import FrozenNorm
+from transformer_lens.components.matrix_owner import numbers_of
 from transformer_lens.utilities.slice import Slice, SliceInput
 
 __all__ = ["HeadsMixin"]
@@ -73,5 +74,5 @@ class HeadsMixin(ComponentsMixin):
         if name in self:
             return positions.apply(self[name], dim=-3).movedim(-2, 0)
         z = positions.apply(self["z", layer], dim=-3).movedim(-2, 0)
-        W_O = self.model.blocks[layer].attn.W_O.to(z.device)
+        W_O = numbers_of(self.model.blocks[layer].attn, "W_O").to(z.device)
         return torch.bmm(z.reshape(len(z), -1, z.shape[-1]), W_O).view(*z.shape[:-1], W_O.shape[-1])

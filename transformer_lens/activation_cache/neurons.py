@@ -9,6 +9,7 @@ from torch import Tensor
 from transformer_lens.activation_cache.components import ComponentsMixin, Part
 from transformer_lens.activation_cache.mapping import as_slice
 from transformer_lens.activation_cache.norms import FrozenNorm
+from transformer_lens.components.matrix_owner import numbers_of
 from transformer_lens.utilities.slice import Slice, SliceInput
 
 __all__ = ["NeuronsMixin"]
@@ -44,7 +45,7 @@ class NeuronsMixin(ComponentsMixin):
         """
         post = as_slice(pos_slice).apply(self["post", layer], dim=-2)
         post = as_slice(neuron_slice).apply(post, dim=-1)
-        weights = as_slice(neuron_slice).apply(self.model.blocks[layer].mlp.W_out.to(post.device), dim=0)
+        weights = as_slice(neuron_slice).apply(numbers_of(self.model.blocks[layer].mlp, "W_out").to(post.device), dim=0)
         if project_output_onto is not None:
             weights = _projected(weights, project_output_onto)
             if project_output_onto.ndim == 1:
@@ -119,7 +120,7 @@ class NeuronsMixin(ComponentsMixin):
         self, layer: int, pos_slice: Slice | SliceInput, neurons: Slice
     ) -> tuple[Float[Tensor, "neuron *batch_and_pos_dims"], Float[Tensor, "neuron d_model"]]:
         post = as_slice(pos_slice).apply(self["post", layer], dim=-2)
-        W_out = neurons.apply(self.model.blocks[layer].mlp.W_out.to(post.device), dim=0)
+        W_out = neurons.apply(numbers_of(self.model.blocks[layer].mlp, "W_out").to(post.device), dim=0)
         return neurons.apply(post, dim=-1).movedim(-1, 0), W_out
 
 

@@ -113,9 +113,9 @@ class NormsMixin(CacheMapping):
             return FrozenNorm()
         name = "ln1_post" if branch == "attn" else "ln2_post"
         norm = self.model.blocks[layer].get_submodule(name)
-        weight = norm.w if cfg.normalization_type in ("LN", "RMS") else None
+        # Its weight is there whether norms are folded or not.
         scale = self._scale(f"blocks.{layer}.{name}", pos_slice)
-        return FrozenNorm(cfg.normalization_type in ("LN", "LNPre"), scale, weight)
+        return FrozenNorm(cfg.normalization_type in ("LN", "LNPre"), scale, norm.w)
 
     def _norm_module(self, layer: int, mlp_input: bool) -> Any:
         if layer == self.model.cfg.n_layers:

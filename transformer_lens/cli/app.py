@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from transformer_lens.cli import cache
 from transformer_lens.cli.doctor import doctor
 from transformer_lens.cli.inspect import inspect
 from transformer_lens.cli.load import load
@@ -20,13 +21,7 @@ app = typer.Typer(
 )
 for command in (plan, load, inspect, verify, doctor):
     app.command()(command)
-
-
-def mount_cache() -> None:
-    """Adds the commands of the processed cache: ``transformer-lens cache list|clear|verify``."""
-    from transformer_lens.cli import cache
-
-    app.add_typer(cache.app, name="cache")
+app.add_typer(cache.app, name="cache")
 
 
 def main() -> None:

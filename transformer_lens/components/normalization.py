@@ -42,6 +42,14 @@ def final_norm(cfg: HookedTransformerConfig) -> Norm:
     return block_norm(cfg)
 
 
+def output_norm(cfg: HookedTransformerConfig) -> Norm:
+    """Makes the norm of what a branch writes; it keeps its weights where norms are folded: nothing linear reads it."""
+    kind = cfg.normalization_type
+    if kind is None:
+        return nn.Identity()
+    return RMSNorm(cfg) if kind in ("RMS", "RMSPre") else LayerNorm(cfg)
+
+
 def is_unobserved(norm: nn.Module) -> bool:
     """Whether calling a norm once is the same as calling it again: it is one of ours and nothing is hooked to it."""
     if type(norm) not in _OURS or "forward" in norm.__dict__:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 from transformer_lens.components.attention import Attention
 from transformer_lens.components.attention.grouped_query import GroupedQueryAttention
-from transformer_lens.components.normalization import block_norm, is_unobserved
+from transformer_lens.components.normalization import block_norm, is_unobserved, output_norm
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.factories.mlp_factory import MLPFactory
 from transformer_lens.hook_points import HookPoint
@@ -32,11 +32,11 @@ class TransformerBlock(nn.Module):
         refuse_absent_traits(cfg)
         self.ln1 = block_norm(cfg)
         if cfg.use_normalization_before_and_after:
-            self.ln1_post = block_norm(cfg)
+            self.ln1_post = output_norm(cfg)
         if not cfg.attn_only:
             self.ln2 = block_norm(cfg)
             if cfg.use_normalization_before_and_after:
-                self.ln2_post = block_norm(cfg)
+                self.ln2_post = output_norm(cfg)
         attention = Attention if cfg.n_key_value_heads is None else GroupedQueryAttention
         self.attn = attention(cfg, cfg.attention_type(block_index), block_index)
         if not cfg.attn_only:

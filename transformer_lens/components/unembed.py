@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from transformer_lens.components.linear import affine
+from transformer_lens.components.matrix_owner import MatrixOwner
 from transformer_lens.components.parameter import new_parameter
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 
 
-class Unembed(nn.Module):
+class Unembed(MatrixOwner):
     """``residual @ W_U + b_U``: the logits."""
 
     def __init__(self, cfg: dict | HookedTransformerConfig) -> None:
@@ -21,4 +22,4 @@ class Unembed(nn.Module):
 
     def forward(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_vocab_out"]:
         """Returns the logits of every position."""
-        return affine(residual, self.W_U, self.b_U)
+        return affine(residual, self.W_U, self.b_U, self.packing.get("W_U"))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from transformer_lens import loading
 from transformer_lens.components.parameter import pending_parameter_device
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-
-if TYPE_CHECKING:
-    pass
+from transformer_lens.hooked_transformer.arguments import checked_request, named, noting_what_is_named
 
 T = TypeVar("T", bound="PretrainedMixin")
 
@@ -28,6 +26,7 @@ class PretrainedMixin:
     move_model_modules_to_device: Callable[[], None]
 
     @classmethod
+    @noting_what_is_named
     def from_pretrained(
         cls: type[T],
         model_name: str | Path | None = None,
@@ -61,6 +60,11 @@ class PretrainedMixin:
         adapter: str | Path | None = None,
         check_memory: bool = True,
         progress: bool | None = None,
+        quantization_config: Any = None,
+        load_in_4bit: bool | None = None,
+        load_in_8bit: bool | None = None,
+        dequantize: bool = False,
+        cache_processed: bool | None = None,
         **from_pretrained_kwargs: Any,
     ) -> T:
         """Loads a checkpoint into a new model.
@@ -105,6 +109,13 @@ class PretrainedMixin:
             check_memory: Whether the load is planned first (:meth:`plan_load`), and refused with what would fit before
                 anything is read where the machine, or its container, cannot hold it.
             progress: Whether a byte progress bar is shown; None: in a terminal, after a second.
+            quantization_config: A ``BitsAndBytesConfig``, or its dict: matrices are processed, and then packed, one
+                at a time. A checkpoint that is packed already needs no argument.
+            load_in_4bit: Short for a config of transformers' defaults.
+            load_in_8bit: Short for a config of transformers' defaults.
+            dequantize: Loads packed matrices as numbers: every step of processing is legal then.
+            cache_processed: Keeps the processed weights as a file, which the next load of the same checkpoint under
+                the same arguments maps (``docs/processed_cache.md``); None asks ``TRANSFORMER_LENS_CACHE_PROCESSED``.
             **from_pretrained_kwargs: Arguments of transformers' ``from_pretrained`` that mean something here
                 (``torch_dtype``); any other is refused by name.
 
@@ -115,7 +126,7 @@ class PretrainedMixin:
             LoadingError: Of the kind that ``docs/errors.md`` lists.
         """
         prepared = loading.admit(
-            _request(
+            checked_request(
                 from_pretrained_kwargs,
                 model_name=model_name,
                 fold_ln=fold_ln,
@@ -145,8 +156,18 @@ class PretrainedMixin:
                 adapter=adapter,
                 check_memory=check_memory,
                 progress=progress,
+                quantization_config=quantization_config,
+                load_in_4bit=load_in_4bit,
+                load_in_8bit=load_in_8bit,
+                dequantize=dequantize,
+                cache_processed=cache_processed,
             )
         )
+        return cls._of(prepared, tokenizer, default_padding_side)
+
+    @classmethod
+    def _of(cls: type[T], prepared: loading.Prepared, tokenizer: Any, default_padding_side: str | None) -> T:
+        """Makes the model that a load was prepared for."""
         if tokenizer is None:
             tokenizer = prepared.load_tokenizer()
         with pending_parameter_device("meta"):
@@ -154,6 +175,7 @@ class PretrainedMixin:
                 prepared.cfg, tokenizer, move_to_device=False, default_padding_side=default_padding_side
             )
         model.load_report = prepared.load_into(model)  # type: ignore[arg-type]
+        model.cfg.load_in_4bit = any(kind in model.load_report.quantization for kind in ("nf4", "fp4"))
         return model
 
     @classmethod
@@ -209,79 +231,98 @@ class PretrainedMixin:
             **from_pretrained_kwargs,
         )
 
+    @classmethod
+    def from_state_dict(
+        cls: type[T],
+        state_dict: loading.StateDict,
+        cfg: HookedTransformerConfig | dict[str, Any] | None = None,
+        *,
+        fold_ln: bool = False,
+        center_writing_weights: bool = False,
+        center_unembed: bool = False,
+        refactor_factored_attn_matrices: bool = False,
+        fold_value_biases: bool = False,
+        tokenizer: Any = None,
+        default_padding_side: str | None = "right",
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        load_mode: str = "auto",
+        io: str = "auto",
+        check_memory: bool = True,
+        progress: bool | None = None,
+    ) -> T:
+        """Loads weights of one's own into a new model: in our names, or in nanoGPT's.
+
+        Where this torch can assign there is no second copy: the parameters are the file's mapped pages, or the tensors
+        of the dict themselves. Every name in the state dict is used, or dropped by name with a reason; every parameter
+        of the model is there, or it is an error.
+
+        Args:
+            state_dict: What ``model.state_dict()`` gave; or a nanoGPT state dict; or a dict that holds one of them
+                under "model", "state_dict" or "model_state_dict"; or the path of a file (safetensors, or a zip of
+                ``torch.save``: .pt, .pth, .bin, .ckpt) or of a folder (sharded or not) with one of them. Never written
+                to, and no code of a file is run.
+            cfg: What the model is, as a config or a dict of its fields; left as it is. None takes the ``model_args``
+                that a nanoGPT checkpoint brings. A config of normalization type "LNPre" with weights that have norms
+                needs `fold_ln`.
+            fold_ln: As in :meth:`from_pretrained`.
+            center_writing_weights: As in :meth:`from_pretrained`.
+            center_unembed: As in :meth:`from_pretrained`.
+            refactor_factored_attn_matrices: As in :meth:`from_pretrained`.
+            fold_value_biases: As in :meth:`from_pretrained`.
+            tokenizer: Kept as the object it is; None loads ``cfg.tokenizer_name``, if that is set.
+            default_padding_side: "left" or "right"; None takes the tokenizer's.
+            device: Where the parameters will be; None takes ``cfg.device``.
+            dtype: Of the parameters; None takes ``cfg.dtype``, "auto" the state dict's.
+            load_mode: ``"assign"`` shares what needs no change, ``"copy"`` shares nothing, ``"auto"`` assigns where
+                this torch can.
+            io: ``"map"`` or ``"read"`` files; ``"auto"`` looks at the platform and the file system.
+            check_memory: Whether a load that the machine cannot hold is refused before anything is read.
+            progress: Whether a byte progress bar is shown; None: in a terminal, after a second.
+
+        Returns:
+            A model of this class; its ``load_report`` says what was done.
+
+        Raises:
+            LoadingError: Of the kind that ``docs/errors.md`` lists.
+            ValueError: There is no config, or it leaves open what nothing else says.
+        """
+        config = None if cfg is None else HookedTransformerConfig.unwrap(cfg)
+        if dtype is None:
+            dtype = torch.float32 if config is None else config.dtype
+        prepared = loading.prepare_state_dict(
+            state_dict,
+            config,
+            loading.Request(
+                model_name="" if isinstance(state_dict, Mapping) else str(state_dict),
+                flags=loading.Flags(
+                    fold_ln=fold_ln,
+                    center_writing_weights=center_writing_weights,
+                    center_unembed=center_unembed,
+                    fold_value_biases=fold_value_biases,
+                    refactor_factored_attn_matrices=refactor_factored_attn_matrices,
+                ),
+                device=device,
+                dtype=loading.requested_dtype(dtype),
+                load_mode=load_mode,
+                io=io,
+                trust_remote_code=config is not None and config.trust_remote_code,
+                check_memory=check_memory,
+                progress=progress,
+            ),
+        )
+        return cls._of(prepared, tokenizer, default_padding_side)
+
 
 def request_of(*positional: Any, **arguments: Any) -> loading.Request:
     """Returns a call of ``from_pretrained`` as a request."""
     given = inspect.signature(PretrainedMixin.from_pretrained).bind(*positional, **arguments)
+    token = named.set(frozenset(given.arguments))
     given.apply_defaults()
     found = dict(given.arguments)
     for name in ("tokenizer", "default_padding_side"):
         del found[name]
-    return _request(dict(found.pop("from_pretrained_kwargs")), **found)
-
-
-def _request(
-    others: dict[str, Any],
-    *,
-    model_name: str | Path | None,
-    fold_ln: bool,
-    center_writing_weights: bool,
-    center_unembed: bool,
-    refactor_factored_attn_matrices: bool,
-    checkpoint_index: int | None,
-    checkpoint_value: int | None,
-    checkpoint_label: int | str | None,
-    hf_model: Any,
-    device: str | torch.device | None,
-    n_devices: int,
-    move_to_device: bool,
-    fold_value_biases: bool,
-    default_prepend_bos: bool | None,
-    dtype: str | torch.dtype,
-    first_n_layers: int | None,
-    n_ctx: int | None,
-    load_mode: str,
-    io: str,
-    revision: str | None,
-    subfolder: str | None,
-    token: str | bool | None,
-    cache_dir: str | Path | None,
-    local_files_only: bool,
-    trust_remote_code: bool,
-    adapter: str | Path | None,
-    check_memory: bool,
-    progress: bool | None,
-) -> loading.Request:
-    """Returns the arguments of ``from_pretrained``, checked; `others` are those that it takes by any name."""
-    dtype = others.pop("torch_dtype", None) or dtype
-    loading.refuse_unknown_arguments(others)
-    return loading.Request(
-        model_name=None if model_name is None else str(model_name),
-        hf_model=hf_model,
-        flags=loading.Flags(
-            fold_ln=fold_ln,
-            center_writing_weights=center_writing_weights,
-            center_unembed=center_unembed,
-            fold_value_biases=fold_value_biases,
-            refactor_factored_attn_matrices=refactor_factored_attn_matrices,
-        ),
-        checkpoint_index=checkpoint_index,
-        checkpoint_value=loading.one_of(checkpoint_value, checkpoint_label),
-        device=device if move_to_device else "cpu",
-        n_devices=n_devices,
-        default_prepend_bos=default_prepend_bos,
-        dtype=loading.requested_dtype(dtype),
-        first_n_layers=first_n_layers,
-        n_ctx=n_ctx,
-        load_mode=load_mode,
-        io=io,
-        revision=revision,
-        subfolder=subfolder,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-        trust_remote_code=trust_remote_code,
-        adapter=None if adapter is None else str(adapter),
-        check_memory=check_memory,
-        progress=progress,
-    )
+    try:
+        return checked_request(dict(found.pop("from_pretrained_kwargs")), **found)
+    finally:
+        named.reset(token)

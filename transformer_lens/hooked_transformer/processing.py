@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transformer_lens.components.matrix_owner import MatrixOwner
 from transformer_lens.components.normalization import folded
 from transformer_lens.hooked_transformer.parts import ModelParts
 from transformer_lens.loading import Flags
 from transformer_lens.loading.compatibility import fill_missing_keys
+from transformer_lens.loading.conversion.convert import collapse
+from transformer_lens.loading.errors import QuantizedTensorError
 from transformer_lens.loading.loaders import replace_parameters
 from transformer_lens.loading.processing import (
     center_unembed,
@@ -80,6 +83,13 @@ class ProcessingMixin(ModelParts):
         self._process(own, flags, shares=True)
 
     def _process(self, state_dict: StateDict, flags: Flags, shares: bool) -> None:
+        packed = [name for name, module in self.named_modules() if isinstance(module, MatrixOwner) and module.packing]
+        if packed:
+            raise QuantizedTensorError(
+                f"The weights of {', '.join(collapse(packed))} are packed: their bytes are not numbers to process.\n"
+                "  Process while loading: from_pretrained(..., load_in_4bit=True) folds first and packs the result, "
+                "and dequantize=True loads packed weights as numbers."
+            )
         weights, cfg, _ = process(state_dict, self.cfg, flags)
         parameters = dict(self.named_parameters())
         ready: dict[str, Tensor] = {}

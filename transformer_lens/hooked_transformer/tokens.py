@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from transformer_lens.components.matrix_owner import numbers_of
 from transformer_lens.hooked_transformer.input_error import InputError
 from transformer_lens.hooked_transformer.parts import ModelParts
 from transformer_lens.hooked_transformer.tokenizer import (
@@ -200,7 +201,7 @@ class TokensMixin(ModelParts):
         Returns:
             The directions, of the shape of `tokens` with an axis d_model added; of a single token ``[d_model]``.
         """
-        W_U = self.unembed.W_U
+        W_U = numbers_of(self.unembed, "W_U")
         if isinstance(tokens, Tensor):
             return W_U[:, tokens.item()] if tokens.numel() == 1 else W_U.T[tokens.to(W_U.device)]
         if isinstance(tokens, (str, int)):

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from transformer_lens.components.matrix_owner import numbers_of, parameter_count
 from transformer_lens.FactoredMatrix import FactoredMatrix
 from transformer_lens.hooked_transformer.input_error import InputError
 from transformer_lens.hooked_transformer.parts import ModelParts
@@ -19,8 +20,8 @@ class WeightViewsMixin(ModelParts):
 
     @property
     def W_U(self) -> Float[Tensor, "d_model d_vocab_out"]:
-        """The unembedding, the parameter itself."""
-        return self.unembed.W_U
+        """The unembedding, the parameter itself; dequantized if it is packed."""
+        return numbers_of(self.unembed, "W_U")
 
     @property
     def b_U(self) -> Float[Tensor, "d_vocab_out"]:
@@ -120,7 +121,7 @@ class WeightViewsMixin(ModelParts):
     @property
     def n_params_total(self) -> int:
         """Number of parameters, embeddings, norms and biases included; ``cfg.n_params`` counts those of blocks only."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        return parameter_count(self)
 
     def accumulated_bias(
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
@@ -176,5 +177,5 @@ class WeightViewsMixin(ModelParts):
 
     def _of_layers(self, path: str) -> Tensor:
         part, name = path.split(".")
-        weights = [getattr(getattr(block, part), name) for block in self.blocks]
+        weights = [numbers_of(getattr(block, part), name) for block in self.blocks]
         return torch.stack([weight.to(weights[0].device) for weight in weights])

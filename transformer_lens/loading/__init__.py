@@ -22,6 +22,7 @@ from transformer_lens.loading.errors import (
     LoadingError,
     LoadModeFallbackWarning,
     MissingTensorError,
+    ProcessedCacheWarning,
     QuantizedTensorError,
     UnexpectedTensorError,
     UnhandledConfigError,
@@ -31,9 +32,11 @@ from transformer_lens.loading.errors import (
 from transformer_lens.loading.inspection import Inspection, inspect_checkpoint
 from transformer_lens.loading.load_plan import LoadPlan, ModePlan, Option
 from transformer_lens.loading.memory.arithmetic import DeviceCost
+from transformer_lens.loading.own_weights import StateDict, prepare_state_dict
 from transformer_lens.loading.plan_load import admit, plan_load
 from transformer_lens.loading.pretrained import Prepared, prepare
 from transformer_lens.loading.processing import Flags
+from transformer_lens.loading.quantization.settings import requested as requested_quantization
 from transformer_lens.loading.report import LoadReport
 from transformer_lens.loading.request import Request, one_of, refuse_unknown_arguments, requested_dtype
 from transformer_lens.loading.sources.model_names import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
@@ -72,8 +75,10 @@ __all__ = [
     "ModePlan",
     "Option",
     "Prepared",
+    "ProcessedCacheWarning",
     "QuantizedTensorError",
     "Request",
+    "StateDict",
     "UnexpectedTensorError",
     "UnhandledConfigError",
     "UnknownModelError",
@@ -92,7 +97,9 @@ __all__ = [
     "one_of",
     "plan_load",
     "prepare",
+    "prepare_state_dict",
     "refuse_unknown_arguments",
     "requested_dtype",
+    "requested_quantization",
     "verify",
 ]

@@ -83,7 +83,7 @@ def get_pretrained_model_config(
     request = Request(
         model_name=model_name, flags=flags, checkpoint_index=checkpoint_index, checkpoint_value=checkpoint_value,
         device=device, n_devices=n_devices, default_prepend_bos=default_prepend_bos, dtype=dtype,
-        first_n_layers=first_n_layers, n_ctx=n_ctx, **kwargs,
+        first_n_layers=first_n_layers, n_ctx=n_ctx, cache_processed=False, **kwargs,
     )  # fmt: skip
     return prepare(request).cfg
 
@@ -101,7 +101,7 @@ def get_pretrained_state_dict(
         return {name: tensor.to(dtype) for name, tensor in state_dict_of(hf_model, cfg).items()}
     request = Request(
         model_name=official_model_name, flags=Flags.none(), device="cpu", dtype=dtype, first_n_layers=cfg.n_layers,
-        **kwargs,
+        cache_processed=False, **kwargs,
     )  # fmt: skip
     return prepare(request).weights.state_dict()
 

@@ -52,5 +52,9 @@ class InsufficientMemoryError(LoadingError, MemoryError):
     """Raised before a load that cannot fit in the memory at hand."""
 
 
+class ProcessedCacheWarning(UserWarning):
+    """Warns that the cache of processed weights could not be used or added to; the model is loaded, and right."""
+
+
 class LoadModeFallbackWarning(UserWarning):
     """Warns that ``load_mode="assign"`` was asked of a torch that cannot do it."""

@@ -13,6 +13,8 @@ from transformer_lens.loading.load_plan import LoadPlan, ModePlan, Option, descr
 from transformer_lens.loading.loaders import can_assign
 from transformer_lens.loading.memory.arithmetic import MAIN_MEMORY, cost_of
 from transformer_lens.loading.pretrained import Prepared, prepare
+from transformer_lens.loading.quantization import bitsandbytes
+from transformer_lens.loading.quantization.settings import settings_of
 from transformer_lens.loading.report import gib
 from transformer_lens.loading.request import Request
 
@@ -63,8 +65,12 @@ def plan_of(prepared: Prepared) -> LoadPlan:
     return LoadPlan(prepared.report(), plans, options, prepared.checkpoint.remote)
 
 
-def refuse_what_does_not_fit(prepared: Prepared) -> None:
+def refuse_what_does_not_fit(prepared: Prepared, with_options: bool = True) -> None:
     """Raises before anything is read for a load that cannot fit.
+
+    Args:
+        prepared: The load.
+        with_options: Whether other arguments are planned, and named with what they would take.
 
     Raises:
         InsufficientMemoryError: The peak is more than can be had, of main memory or of a GPU.
@@ -79,7 +85,8 @@ def refuse_what_does_not_fit(prepared: Prepared) -> None:
                 f"  needs {gib(cost.peak)} of {cost.place} at its peak ({gib(cost.allocated)} of it for good), and "
                 f"{gib(cost.available)} can be had."
             )
-    lines += [f"  {describe(option)}" for option in options_of(prepared, plan)]
+    if with_options:
+        lines += [f"  {describe(option)}" for option in options_of(prepared, plan)]
     raise InsufficientMemoryError("\n".join(lines) + "\n  check_memory=False loads all the same.")
 
 
@@ -131,12 +138,18 @@ def _unprocessed(prepared: Prepared) -> Arguments | None:
     return {name: _NO_PROCESSING[name] for name in names} if prepared.plan.steps else None
 
 
-# What may save: each looks at a load and returns other arguments for it, or None where they mean nothing. A kind of
-# load that takes less (packed weights) is added here, and its argument in `_with`.
+def _packed_in_4_bits(prepared: Prepared) -> Arguments | None:
+    is_packed = any(tensor.packed is not None for tensor in prepared.weights.values())
+    can = bitsandbytes.multiplies_on(torch.device(prepared.cfg.device or MAIN_MEMORY))
+    return {"load_in_4bit": True} if can and not is_packed and not prepared.request.dequantize else None
+
+
+# What may save: each looks at a load and returns other arguments for it, or None where they mean nothing.
 _CHANGES: tuple[Callable[[Prepared], Arguments | None], ...] = (
     _assigned,
     _in_the_dtype_of_the_file,
     _unprocessed,
+    _packed_in_4_bits,
 )
 
 
@@ -158,6 +171,8 @@ def _with(request: Request, arguments: Arguments) -> Request:
     """Returns a request with other arguments of ``from_pretrained``."""
     changes = {name: value for name, value in arguments.items() if name not in _NO_PROCESSING}
     flags = {name: value for name, value in arguments.items() if name in _NO_PROCESSING}
+    if changes.pop("load_in_4bit", False):
+        changes["quantize"] = settings_of({"load_in_4bit": True})
     if "dtype" in changes:
         changes["dtype"] = None
     return replace(request, **changes, flags=replace(request.flags, **flags))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,15 +23,21 @@ from transformer_lens.loading.checkpoint import (
     read_config_json,
 )
 from transformer_lens.loading.checkpoint.adapter import is_adapter, merge_adapter, open_adapter
+from transformer_lens.loading.checkpoint.live_model import load_dequantized
 from transformer_lens.loading.conversion import Architecture, Converted, convert, read_config
-from transformer_lens.loading.errors import LoadingError, QuantizedTensorError
+from transformer_lens.loading.errors import CorruptCheckpointError, LoadingError
 from transformer_lens.loading.loaders.choose import Choice
+from transformer_lens.loading.memory import processed
 from transformer_lens.loading.memory.arithmetic import held_as
 from transformer_lens.loading.memory.fresh import give_back
 from transformer_lens.loading.memory.threads import load_threads
 from transformer_lens.loading.placement.devices import place
 from transformer_lens.loading.processing import Plan
 from transformer_lens.loading.progress import byte_progress
+from transformer_lens.loading.quantization.methods import BITSANDBYTES, method_of, refuse
+from transformer_lens.loading.quantization.quantization import Quantization
+from transformer_lens.loading.quantization.settings import settings_of
+from transformer_lens.loading.quantization.stored import with_packed_matrices
 from transformer_lens.loading.report import LoadReport
 from transformer_lens.loading.request import Request
 from transformer_lens.loading.savings import savings
@@ -55,7 +62,9 @@ class Prepared:
         source: Where the tokenizer is; None without a name.
         request: What was asked for.
         choice: The loader.
+        quantization: What is packed, and why what is not.
         seconds: By stage so far.
+        cached: What the cache of processed weights has for it.
     """
 
     cfg: HookedTransformerConfig
@@ -67,13 +76,15 @@ class Prepared:
     source: Source | None
     request: Request
     choice: Choice
+    quantization: Quantization
     seconds: dict[str, float] = field(default_factory=dict)
+    cached: processed.Lookup = field(default_factory=processed.Lookup)
 
     def load_tokenizer(self) -> Any | None:
         """Returns the tokenizer beside the weights, or None where there is none."""
         if self.source is None:
             return None
-        with _timed(self.seconds, "tokenizer"):
+        with timed(self.seconds, "tokenizer"):
             try:
                 return load_tokenizer(self.source, trust_remote_code=self.request.trust_remote_code)
             except LoadingError as error:
@@ -85,14 +96,33 @@ class Prepared:
     def load_into(self, module: nn.Module) -> LoadReport:
         """Keeps every promise, places the results in a module, and reports."""
         loaders.warn_of_fallback(self.choice)
+        if self.cached.outcome == processed.TAKEN:
+            try:
+                with timed(self.seconds, "check"):
+                    self.cached.check()
+                self._keep_promises(module)
+            except (processed.BrokenEntry, CorruptCheckpointError, OSError) as problem:
+                return self._without_entry(problem).load_into(module)
+            return self.report()
+        self._keep_promises(module)
+        kept = self.cached.keep(module)
+        if kept.outcome:
+            self.seconds["keep"] = kept.seconds
+        return replace(self, cached=kept).report()
+
+    def _without_entry(self, problem: Exception) -> Prepared:
+        """Returns the load as it is without the cache, whose entry turned out to be broken or gone."""
+        cached = self.cached.without_entry(problem)
+        return replace(self, weights=cached.weights, cached=cached)
+
+    def _keep_promises(self, module: nn.Module) -> None:
         with (
-            _timed(self.seconds, "load"),
+            timed(self.seconds, "load"),
             load_threads(),
             byte_progress(self.weights.nbytes, self.checkpoint.label, self.request.progress) as advance,
         ):
             self.choice.loader().load(module, self.weights, advance)
             give_back()
-        return self.report()
 
     def instead(self, request: Request) -> Prepared:
         """Decides another load of the same checkpoint, which is not opened again."""
@@ -133,13 +163,18 @@ class Prepared:
             largest_tensor=max((tensor.nbytes for tensor in self.weights.values()), default=0),
             seconds=dict(self.seconds),
             steps=self.plan.steps,
-            skipped=self.plan.skipped,
+            skipped=(*self.plan.skipped, *self.plan.kept),
             read=self.converted.used,
             zero_filled=self.converted.zero_filled,
             tied=self.converted.tied,
             dropped=dict(self.converted.dropped),
             savings=self.savings(),
+            processed_cache=self.cached.outcome,
+            processed_cache_file=str(self.cached.path) if self.cached.path.name else "",
+            processed_cache_reason=self.cached.reason,
             versions=versions(),
+            links=dict(self.checkpoint.links),
+            **self.quantization.facts(self.weights, self.converted),
         )
 
 
@@ -151,7 +186,7 @@ def prepare(request: Request) -> Prepared:
     """
     loaders.choose(request.load_mode, loaders.can_assign())
     seconds: dict[str, float] = {}
-    with _timed(seconds, "open"):
+    with timed(seconds, "open"):
         source, step = _source(request)
         checkpoint, architecture = _open(request, source)
     return _decided(request, source, step, checkpoint, architecture, seconds)
@@ -167,16 +202,25 @@ def _decided(
 ) -> Prepared:
     """Decides everything about the load of a checkpoint that is open."""
     choice = loaders.choose(request.load_mode, loaders.can_assign())
-    with _timed(seconds, "plan"):
+    with timed(seconds, "plan"):
         cfg = _config(request, checkpoint, architecture, step)
-        converted = convert(checkpoint.weights, architecture, cfg, checkpoint.config, checkpoint.label)
+        file_cfg = copy.copy(cfg)
+        quantization = Quantization.of(request, checkpoint, architecture)
+        converted = convert(quantization.file(), architecture, cfg, checkpoint.config, checkpoint.label)
         weights, cfg = _with_context_length(converted.weights, cfg, request.n_ctx)
         if request.dtype is None:
             cfg.dtype = converted.weights["embed.W_E"].dtype
-        plan = processing.plan(request.flags, cfg)
-        weights, cfg = processing.apply(plan, weights, cfg)
-        weights = place(weights, cfg)
-    return Prepared(cfg, weights, plan, converted, checkpoint, architecture, source, request, choice, seconds)
+        plan = processing.plan(request.flags, cfg, [name for name, tensor in weights.items() if tensor.packed])
+        done, cfg = processing.apply(plan, weights, cfg)
+        untouched = [name for name, tensor in done.items() if tensor is converted.weights.get(name)]
+        weights = quantization.pack(place(done, cfg), untouched, file_cfg, cfg.dtype)
+        quantization.require(weights)
+        cached = processed.look_up(request.cache_processed, weights, checkpoint, plan, _name(cfg.dtype), request.io)
+        if cached.outcome == processed.TAKEN:
+            weights = place(cached.weights, cfg)
+    return Prepared(
+        cfg, weights, plan, converted, checkpoint, architecture, source, request, choice, quantization, seconds, cached
+    )
 
 
 def _source(request: Request) -> tuple[Source | None, int | None]:
@@ -217,11 +261,7 @@ def _resolve(request: Request, name: str, revision: str | None = None, subfolder
 def _open(request: Request, source: Source | None) -> tuple[Checkpoint, Architecture]:
     """Returns the checkpoint and its table."""
     if request.hf_model is not None:
-        checkpoint = from_live_model(request.hf_model, request.model_name)
-        architecture = architectures.find(checkpoint.config, checkpoint.label)
-        skip = architecture.beyond(request.first_n_layers)
-        kept = checkpoint.weights.without(key for key in checkpoint.weights if skip(key))
-        return replace(checkpoint, weights=kept), architecture
+        return _open_live(request.hf_model, request.model_name, request)
     assert source is not None
     adapter = None if request.adapter is None else open_adapter(_resolve(request, request.adapter), "map")
     if not isinstance(source, GGUFSource) and is_adapter(source):
@@ -235,29 +275,32 @@ def _open(request: Request, source: Source | None) -> tuple[Checkpoint, Architec
         checkpoint = open_gguf(source, io=request.io)
         return checkpoint, architectures.find(checkpoint.config, checkpoint.label)
     config = read_config_json(source)
-    refuse_packed(config, source.label)
+    method = method_of(config, source.label)
+    if method is not None and method != BITSANDBYTES:
+        refuse(method, source.label, request.dequantize)
+        architectures.find(config, source.label)
+        return _open_live(load_dequantized(source, method), source.label, request)
     architecture = architectures.find(config, source.label)
     skip = architecture.beyond(request.first_n_layers)
     checkpoint = open_checkpoint(source, config, skip, request.io)
+    if method is not None:
+        settings = settings_of(config["quantization_config"], f"the quantization_config of {source.label}")
+        plain = {name: value for name, value in config.items() if name != "quantization_config"}
+        weights = with_packed_matrices(checkpoint.weights, settings, source.label)
+        checkpoint = replace(checkpoint, config=plain, weights=weights)
     if adapter is not None:
         merged = merge_adapter(checkpoint.weights, adapter, architecture.prefix, architecture.is_transposed)
-        checkpoint = replace(checkpoint, weights=merged, label=f"{checkpoint.label} with {adapter.label}")
+        files = (*checkpoint.files, *adapter.files)
+        checkpoint = replace(checkpoint, weights=merged, label=f"{checkpoint.label} with {adapter.label}", files=files)
     return checkpoint, architecture
 
 
-def refuse_packed(config: Mapping[str, Any], label: str) -> None:
-    """Raises for a checkpoint whose weights are packed, before anything is read.
-
-    Raises:
-        QuantizedTensorError: config.json has a quantization_config.
-    """
-    quantization = config.get("quantization_config")
-    if quantization:
-        method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
-        raise QuantizedTensorError(
-            f"{label} holds weights packed by {method or 'an unnamed method'}: this release loads plain weights.\n"
-            "  Load an unpacked checkpoint of the same model; dtype='bfloat16' halves its memory."
-        )
+def _open_live(hf_model: nn.Module, label: str | None, request: Request) -> tuple[Checkpoint, Architecture]:
+    checkpoint = from_live_model(hf_model, label)
+    architecture = architectures.find(checkpoint.config, checkpoint.label)
+    skip = architecture.beyond(request.first_n_layers)
+    kept = checkpoint.weights.without(key for key in checkpoint.weights if skip(key))
+    return replace(checkpoint, weights=kept), architecture
 
 
 def _config(
@@ -312,7 +355,8 @@ def _with_context_length(
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Notes the seconds that a stage takes."""
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start

@@ -38,7 +38,16 @@ class LoadReport:
         zero_filled: Parameters that the checkpoint has nothing for.
         tied: (parameter, other parameter) that read one tensor of the checkpoint.
         dropped: Keys of the checkpoint that were not read, each with the reason.
+        links: Files that are links out of their folder, each with the path that was read.
         savings: What other arguments would have saved, a sentence each.
+        quantization: How packed weights are packed, in words; empty without any.
+        packed: Parameters that are packed.
+        bytes_packed: Of them, with their scales; part of the bytes above.
+        dequantized: Parameters that are numbers though the checkpoint has them packed, each with the reason.
+        processed_cache: "taken" where processed weights came from the cache of earlier loads, "kept" where they were
+            put there ("to be kept" in a plan), "not kept" where they were not; empty where that was not asked for.
+        processed_cache_file: The file of the cache, where there is one.
+        processed_cache_reason: Why weights were not kept, or were made again.
         versions: Of torch, transformers (if imported) and transformer_lens.
     """
 
@@ -66,7 +75,15 @@ class LoadReport:
     tied: tuple[tuple[str, str], ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
     savings: tuple[str, ...] = ()
+    processed_cache: str = ""
+    processed_cache_file: str = ""
+    processed_cache_reason: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    quantization: str = ""
+    packed: tuple[str, ...] = ()
+    bytes_packed: int = 0
+    dequantized: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the facts as plain values."""
@@ -80,7 +97,7 @@ class LoadReport:
     def from_json(cls, text: str) -> LoadReport:
         """Reads what `to_json` wrote."""
         values = json.loads(text)
-        for name in ("steps", "read", "zero_filled", "savings"):
+        for name in ("steps", "read", "zero_filled", "savings", "packed"):
             values[name] = tuple(values[name])
         for name in ("skipped", "tied"):
             values[name] = tuple((first, second) for first, second in values[name])
@@ -98,6 +115,10 @@ class LoadReport:
         ]
         if self.io:
             lines.append(f"  files: {self.io}")
+        lines += [f"  link: {name} is {path}" for name, path in self.links.items()]
+        if self.processed_cache:
+            said = [text for text in (self.processed_cache_file, self.processed_cache_reason) if text]
+            lines.append(f"  processed weights {self.processed_cache}: {', '.join(said)}")
         if len(self.bytes_per_device) > 1:
             lines.append("  " + ", ".join(f"{device} {gib(size)}" for device, size in self.bytes_per_device.items()))
         if self.steps:
@@ -108,6 +129,11 @@ class LoadReport:
             lines.append(f"  zero-filled: {', '.join(collapse(self.zero_filled))}")
         if self.dropped:
             lines.append(f"  not read: {', '.join(collapse(self.dropped))}")
+        if self.packed:
+            lines.append(f"  packed: {self.quantization}: {gib(self.bytes_packed)} in {len(self.packed)} matrices")
+        for reason in dict.fromkeys(self.dequantized.values()):
+            names = [name for name, why in self.dequantized.items() if why == reason]
+            lines.append(f"  dequantized: {', '.join(collapse(names))}: {reason}")
         lines += [f"  could save: {sentence}" for sentence in self.savings]
         return "\n".join(lines)
 

@@ -12,9 +12,8 @@ import torch
 
 from transformer_lens.loading.errors import QuantizedTensorError
 from transformer_lens.loading.processing import Flags
+from transformer_lens.loading.quantization.settings import Settings
 from transformer_lens.utilities.dtypes import dtype_from
-
-_PACKED = ("load_in_4bit", "load_in_8bit", "quantization_config")
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,11 @@ class Request:
         flags: Steps of processing.
         dtype: Of the parameters; None takes the checkpoint's.
         device: Where the parameters will be; None takes the best at hand.
+        quantize: How matrices are packed on load; None leaves them as they are.
+        dequantize: Whether packed matrices are loaded as numbers.
         fetch: Which files may be fetched: "all"; "rest": all but safetensors files that are not here, whose headers
             are read where they are, which is enough for a plan; "none" of the files of weights.
+        cache_processed: Whether processed weights are kept as a file and mapped next time; None asks the environment.
     """
 
     model_name: str | None = None
@@ -54,6 +56,9 @@ class Request:
     check_memory: bool = True
     fetch: str = "all"
     progress: bool | None = None
+    quantize: Settings | None = None
+    dequantize: bool = False
+    cache_processed: bool | None = None
 
     def __post_init__(self) -> None:
         if self.model_name is None and self.hf_model is None:
@@ -64,6 +69,8 @@ class Request:
                 raise ValueError(f"{name} = {value!r} is not a whole number of at least 1.")
         if self.n_devices < 1:
             raise ValueError(f"n_devices = {self.n_devices} is less than 1.")
+        if self.quantize is not None and self.dequantize:
+            raise QuantizedTensorError("dequantize=True and an argument that packs the weights exclude each other.")
 
 
 def requested_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
@@ -100,17 +107,10 @@ def refuse_unknown_arguments(kwargs: Mapping[str, Any]) -> None:
     """Raises for arguments that mean nothing here, rather than ignore them.
 
     Raises:
-        QuantizedTensorError: One asks for packed weights.
         TypeError: One is not known.
     """
-    packed = [name for name in _PACKED if kwargs.get(name)]
-    if packed:
-        raise QuantizedTensorError(
-            f"{', '.join(packed)}: this release loads plain weights only; leave the argument out, or load in "
-            "dtype='bfloat16' to halve the memory."
-        )
     if "low_cpu_mem_usage" in kwargs:
         warnings.warn("low_cpu_mem_usage has no effect: every load is frugal.", stacklevel=3)
-    unknown = [name for name in kwargs if name not in (*_PACKED, "low_cpu_mem_usage")]
+    unknown = [name for name in kwargs if name != "low_cpu_mem_usage"]
     if unknown:
         raise TypeError(f"from_pretrained() got arguments that it does not know: {', '.join(sorted(unknown))}.")

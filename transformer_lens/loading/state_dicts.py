@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Container, Mapping
 from dataclasses import replace
 
 import torch
@@ -35,10 +36,35 @@ def weights_of(state_dict: Mapping[str, Tensor], cfg: HookedTransformerConfig) -
     )
 
 
+def with_norms_of(names: Container[str], cfg: HookedTransformerConfig, fold_ln: bool) -> HookedTransformerConfig:
+    """Returns the config of the weights that are there: "LNPre" says what the model will be, once norms are folded.
+
+    Args:
+        names: Of a state dict, ours.
+        cfg: Of the model to be.
+        fold_ln: Whether norms will be folded.
+
+    Raises:
+        ValueError: The state dict has norms, the model has none, and they are not to be folded.
+    """
+    kind = cfg.normalization_type
+    if kind not in ("LNPre", "RMSPre") or not ("ln_final.w" in names or "blocks.0.ln1.w" in names):
+        return cfg
+    if not fold_ln:
+        raise ValueError(
+            f"normalization_type = {kind!r}, and the state dict has the weights of norms: they would be lost.\n"
+            f"  Give fold_ln=True, or a config with {kind.removesuffix('Pre')!r}."
+        )
+    unfolded = copy.copy(cfg)
+    unfolded.normalization_type = kind.removesuffix("Pre")
+    return unfolded
+
+
 def process(
     state_dict: Mapping[str, Tensor], cfg: HookedTransformerConfig, flags: Flags
 ) -> tuple[Weights, HookedTransformerConfig, Plan]:
     """Returns what a state dict becomes under the flags, as promises; the dict is left as it was."""
+    cfg = with_norms_of(state_dict, cfg, flags.fold_ln)
     weights = weights_of(state_dict, cfg)
     plan = processing.plan(flags, cfg)
     processed, done = processing.apply(plan, weights, cfg)

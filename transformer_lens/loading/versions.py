@@ -1,4 +1,4 @@
-"""Versions of what took part in a load."""
+"""Versions of what took part in a load, and what a version decides."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from importlib import metadata
 
 import torch
+from packaging.version import Version
 
 
 def versions() -> dict[str, str]:
@@ -19,3 +20,8 @@ def versions() -> dict[str, str]:
     if "transformers" in sys.modules:
         out["transformers"] = metadata.version("transformers")
     return out
+
+
+def dtype_argument() -> str:
+    """Returns what this transformers calls the dtype in its ``from_pretrained``: release 4.56 renamed it."""
+    return "dtype" if Version(metadata.version("transformers")) >= Version("4.56") else "torch_dtype"

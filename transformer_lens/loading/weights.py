@@ -9,6 +9,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from transformer_lens.loading.quantization.packed import Packing
+
 
 class Held(Enum):
     """What having a tensor costs, and who else holds its memory."""
@@ -65,7 +67,8 @@ class LazyTensor:
             write to it; a MAPPED or BORROWED one must never be written to by the loader.
         device: Where the tensor lies.
         layout: The axes' names, space separated, once conversion has given them ("head d_model d_head"); else "".
-        packed: True for an opaque quantized weight (its bytes are not numbers).
+        packed: How an opaque quantized weight is packed: `make` returns bitsandbytes' own parameter, whose bytes are
+            not numbers, and `shape` is that of the numbers. None for any other tensor.
         sources: The promises that this one reads, so that the cost of keeping them is known.
         whole: Bytes of the memory that a FRESH `make` allocates where the promise is a part of it; 0 where it is all.
         working: Bytes that `make` takes at its peak beside its result and what its sources take.
@@ -79,7 +82,7 @@ class LazyTensor:
     make: Callable[[], Tensor] = field(repr=False)
     device: torch.device = torch.device("cpu")
     layout: str = ""
-    packed: bool = False
+    packed: Packing | None = None
     sources: tuple[LazyTensor, ...] = field(default=(), repr=False)
     whole: int = 0
     working: int = 0
@@ -95,7 +98,9 @@ class LazyTensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensor."""
+        """Bytes of the tensor, with its scales if it is packed."""
+        if self.packed is not None:
+            return self.packed.nbytes
         return self.numel * element_size(self.dtype)
 
     @property
@@ -112,6 +117,7 @@ class LazyTensor:
         self, function: Callable[[Tensor], Tensor], shape: Iterable[int], layout: str, step: str = ""
     ) -> LazyTensor:
         """Returns a promise of a view: `function` must not copy."""
+        assert self.packed is None, "packed bytes are not seen through a layout"
         make = self.make
         return replace(
             self,

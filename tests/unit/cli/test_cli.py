@@ -50,6 +50,7 @@ def in_a_process(*words: str) -> subprocess.CompletedProcess:
 NOT_OF_A_TERMINAL = {
     "model_name": "the argument NAME",
     "hf_model": "an object",
+    "quantization_config": "an object",
     "tokenizer": "an object",
     "move_to_device": "--device cpu",
     "checkpoint_label": "another name of --checkpoint-value",

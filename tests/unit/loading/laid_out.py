@@ -62,6 +62,9 @@ CONFIGS = {
     "llama_square": {**LLAMA, **SQUARE, "rotary_dim": 6, "n_key_value_heads": 2},
     "gated_layer_norm": {"gated_mlp": True, "gated_mlp_bias": True},
     "solu": {"act_fn": "solu_ln"},
+    "sandwich": {**LLAMA, "n_key_value_heads": 3, "use_normalization_before_and_after": True},
+    "sandwich_layer_norm": {"use_normalization_before_and_after": True},
+    "final_rms": {"final_rms": True},
     "attn_only": {"attn_only": True, "act_fn": None, "d_mlp": None},
 }
 

@@ -3,6 +3,7 @@
 ``as_gguf`` converts a tiny model the way llama.cpp's converter does, from its description; the reader undoes it.
 """
 
+import math
 import struct
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from gguf import GGMLQuantizationType as Packing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tiny_models import VARIANTS, make_model
+from tests.tiny_models import VARIANTS, Variant, make_model
 from transformer_lens import HookedTransformer
 from transformer_lens.loading.checkpoint import open_gguf
 from transformer_lens.loading.checkpoint.gguf_header import read_gguf_header
@@ -53,6 +54,26 @@ def permuted(rows: torch.Tensor, heads: int) -> torch.Tensor:
     return rows.reshape(heads, 2, -1, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
 
 
+def write_scaling(writer: gguf.GGUFWriter, rope: dict) -> dict[str, list[float]]:
+    """Writes how positions are stretched as llama.cpp's converter does; returns the lists that become tensors."""
+    kind = rope.get("rope_type", rope.get("type"))
+    original = rope.get("original_max_position_embeddings")
+    if kind == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(original)
+        for name in ("yarn_attn_factor", "yarn_beta_fast", "yarn_beta_slow"):
+            value = rope.get({"yarn_attn_factor": "attention_factor"}.get(name, name.removeprefix("yarn_")))
+            if value is not None:
+                writer.add_float32(f"{writer.arch}.rope.scaling.{name}", value)
+    if kind == "longrope":
+        stretch = rope["max_position_embeddings"] / original
+        writer.add_rope_scaling_orig_ctx_len(original)
+        writer.add_rope_scaling_attn_factors((1 + math.log(stretch) / math.log(original)) ** 0.5)
+        return {"rope_factors_long": rope["long_factor"], "rope_factors_short": rope["short_factor"]}
+    return {}
+
+
 def as_gguf(model, path: Path, packing: Packing = Packing.F32, **extra) -> Path:
     """Writes a transformers model as GGUF; matrices packed, vectors in float32."""
     config = model.config
@@ -71,8 +92,13 @@ def as_gguf(model, path: Path, packing: Packing = Packing.F32, **extra) -> Path:
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
         d_head = model.model.layers[0].self_attn.head_dim
         writer.add_key_length(d_head)
-        writer.add_rope_dimension_count(d_head)
-        writer.add_rope_freq_base(float((getattr(config, "rope_parameters", None) or vars(config))["rope_theta"]))
+        rope = {
+            **vars(config),
+            **(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}),
+        }
+        writer.add_rope_dimension_count(int(d_head * (rope.get("partial_rotary_factor") or 1.0)))
+        writer.add_rope_freq_base(float(rope["rope_theta"]))
+        extra |= write_scaling(writer, rope)
         if kind != "qwen2" and getattr(config, "sliding_window", None):
             writer.add_sliding_window(config.sliding_window)
     writer.add_array("tokenizer.ggml.tokens", [f"<{i}>" for i in range(config.vocab_size)])
@@ -176,6 +202,40 @@ def test_frequencies_of_llama_3_are_read(tmp_path):
     assert (ours(tokens).log_softmax(-1) - model(tokens).logits.log_softmax(-1)).abs().max() < 1e-4
 
 
+def stretched(name: str, **rope) -> Variant:
+    base = VARIANTS[name]
+    return Variant(base.config_class, {**base.settings, "rope_parameters": rope}, base.right_since)
+
+
+_YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
+STRETCHED = {
+    "llama-yarn": stretched("llama-yarn", **_YARN),
+    "llama-yarn-attention-factor": stretched("llama-yarn", **_YARN, attention_factor=1.4),
+    "qwen2-yarn-betas": Variant(
+        "Qwen2Config", stretched("qwen2", **_YARN, beta_fast=8.0, beta_slow=2.0).settings, "4.55"
+    ),
+    "mistral-yarn": Variant("MistralConfig", stretched("mistral", **_YARN).settings, "4.55"),
+    "phi3-longrope": VARIANTS["phi3-longrope"],
+    "phi3-mini": VARIANTS["phi3-mini"],
+}
+
+
+@pytest.mark.parametrize("length", [9, 31, 33, 60])
+@pytest.mark.parametrize("name", STRETCHED)
+@torch.no_grad()
+def test_stretched_positions_are_those_of_the_checkpoint(tmp_path, name, length):
+    """Below and above the length at which yarn's model was trained, and at which longrope takes its other list."""
+    variant = STRETCHED[name]
+    if variant.why_no_reference():
+        pytest.skip(variant.why_no_reference())
+    model = make_model(variant)
+    path = as_gguf(model, tmp_path / "m.gguf")
+    ours = HookedTransformer.from_pretrained_no_processing(str(path), device="cpu", tokenizer=None)
+    assert ours.cfg.rope_scaling["rope_type"] == ("yarn" if "yarn" in name else "longrope")
+    tokens = torch.arange(length).view(1, length) * 7 % 113
+    assert (ours(tokens).log_softmax(-1) - model(tokens).logits.log_softmax(-1)).abs().max() < 1e-4
+
+
 def test_a_path_that_ends_in_gguf_is_a_file_of_it(tmp_path):
     path = as_gguf(make_model(VARIANTS["gpt2"]), tmp_path / "m.gguf")
     assert isinstance(resolve(str(path)), GGUFSource)
@@ -274,6 +334,28 @@ BROKEN = {
         built(llama__rope__scaling__type=struct.pack("<I", STRING) + string("odd")),
         UnhandledConfigError,
         "'odd', which is not known",
+    ),
+    "yarn-with-a-factor-of-two-meanings": (
+        built(llama__rope__scaling__type=struct.pack("<I", STRING) + string("yarn"),
+              llama__rope__scaling__attn_factor=struct.pack("<If", FLOAT32, 1.5)),
+        UnhandledConfigError,
+        "llama.rope.scaling.attn_factor means",
+    ),
+    "yarn-with-an-extrapolation-of-its-own": (
+        built(llama__rope__scaling__type=struct.pack("<I", STRING) + string("yarn"),
+              llama__rope__scaling__yarn_ext_factor=struct.pack("<If", FLOAT32, 0.5)),
+        UnhandledConfigError,
+        "yarn_ext_factor is not 1",
+    ),
+    "divisors-for-short-alone": (
+        built((("rope_factors_short.weight", (4,), 0, 0), ("token_embd.weight", (8, 3), 0, 32)), bytes(128)),
+        CORRUPT,
+        "rope_factors_short.weight alone",
+    ),
+    "divisors-in-float16": (
+        built((("rope_freqs.weight", (4,), 1, 0), ("token_embd.weight", (8, 3), 0, 32)), bytes(128)),
+        CORRUPT,
+        "rope_freqs.weight is not in float32",
     ),
     "five-axes": (built(embed((8, 3, 1, 1, 1))), CORRUPT, "5 axes"),
     "axis-of-2-to-the-60": (built(embed((1 << 60, 1 << 60))), CORRUPT, "more than any machine holds"),

@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -132,7 +134,10 @@ CASES = {
     "cached-only": ("open/model", {"local_files_only": True}, "config.json"),
 }
 CHILD = """
-import json, sys
+import json, sys, time
+time.sleep = lambda seconds: None
+from huggingface_hub import constants
+constants.DOWNLOAD_CHUNK_SIZE = 1 << 12  # what has arrived of a chunk is lost with the connection
 from transformer_lens.loading.errors import LoadingError
 from transformer_lens.loading.sources import resolve
 out = {}
@@ -158,17 +163,24 @@ def in_child(cases: dict, endpoint: str, home: Path, **environment: str) -> dict
     return json.loads(child.stdout.splitlines()[-1])
 
 
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     home = tmp_path_factory.mktemp("hf-home")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    online = in_child(CASES, endpoint, home)
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Hub) as endpoint:
+        online = in_child(CASES, endpoint, home)
     del Hub.asked[:]
     cases = {name: CASES[name] for name in ("file", "subfolder", "revision")}
     return online, in_child(cases, endpoint, home)
@@ -200,6 +212,95 @@ def test_the_hubs_answers(answers, name):
 def test_what_was_fetched_is_found_when_the_hub_is_gone(answers):
     gone = answers[1]
     assert [gone[name][1] for name in ("file", "subfolder", "revision")] == ["{}", '{"sub": 1}', '{"v": 1}']
+
+
+# -- downloads that break off ------------------------------------------------------------------------------------------
+
+SHARD = "".join(f"{i:07d}" for i in range(30_000))
+HALF = len(SHARD) // 2
+
+
+class CuttingHub(Hub):
+    """Sends half of a shard and hangs up, as often as `cuts` says; answers ranges. Each GET's range is noted."""
+
+    cuts = 0
+    ranges: list[str | None] = []
+
+    def do_GET(self) -> None:
+        if not self.path.endswith("model.safetensors"):
+            return super().do_GET()
+        wanted = self.headers.get("Range")
+        start = start_of(wanted)
+        body = SHARD[start:].encode()
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", f'"{hashlib.sha256(SHARD.encode()).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Accept-Ranges", "bytes")
+        if wanted:
+            self.send_header("Content-Range", f"bytes {start}-{len(SHARD) - 1}/{len(SHARD)}")
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        self.ranges.append(wanted)
+        if type(self).cuts:
+            type(self).cuts -= 1
+            self.wfile.write(body[: max(0, HALF - start)])
+            self.wfile.flush()
+            self.close_connection = True
+        else:
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+
+SHARD_OF = {"shard": ("open/model", {}, "model.safetensors")}
+SHARD_OFFLINE = {
+    "config": ("open/model", {"local_files_only": True}, "config.json"),
+    "shard": ("open/model", {"local_files_only": True}, "model.safetensors"),
+}
+
+
+def cut_off(home: Path, cuts: int) -> tuple[list, dict, list, list[str | None]]:
+    """Fetches a shard over a line that is cut; looks into the cache offline; fetches again over one that holds."""
+    CuttingHub.cuts = cuts
+    del CuttingHub.ranges[:]
+    with serving(CuttingHub) as endpoint:
+        in_child({"config": ("open/model", {}, "config.json")}, endpoint, home)
+        first = in_child(SHARD_OF, endpoint, home)["shard"]
+        between = in_child(SHARD_OFFLINE, endpoint, home)
+        CuttingHub.cuts = 0
+        again = in_child(SHARD_OF, endpoint, home)["shard"]
+    return first, between, again, list(CuttingHub.ranges)
+
+
+def test_a_download_that_is_cut_once_is_resumed_where_it_stopped(tmp_path):
+    """By huggingface_hub itself in the same call (2.x), or in the next one (0.x): then the error between is ours."""
+    first, between, again, ranges = cut_off(tmp_path, 1)
+    assert again == ["path", SHARD]
+    assert len(ranges) == 2 and 0 < start_of(ranges[1]) <= HALF, ranges
+    assert between["config"] == ["path", "{}"]
+    if first[0] != "path":
+        assert_says_what_to_do(first)
+        assert between["shard"] == ["path", None]
+
+
+def test_half_a_file_is_never_loaded(tmp_path):
+    first, between, again, ranges = cut_off(tmp_path, 99)
+    assert_says_what_to_do(first)
+    assert between["shard"] == ["path", None]
+    assert again == ["path", SHARD] and start_of(ranges[-1]) <= HALF
+
+
+def start_of(wanted: str | None) -> int:
+    return int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+
+
+def assert_says_what_to_do(answer: list) -> None:
+    kind, text = answer
+    assert kind == "LoadingError", text
+    assert "A download of open/model broke off" in text and "Nothing of that file is loaded" in text
+    assert "hf download open/model" in text
 
 
 def test_a_silent_hub_is_asked_once(cache, monkeypatch):

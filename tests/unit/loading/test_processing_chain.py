@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.loading.laid_out import laid_out, order_in_memory, promise, storages, unreadable
-from transformer_lens.loading.errors import QuantizedTensorError
 from transformer_lens.loading.processing import blocks, cast
 from transformer_lens.loading.processing.linear_chain import Center, Chain, Scale, recast, then, unrounded
 from transformer_lens.loading.processing.sums import added, computed
+from transformer_lens.loading.quantization.eight_bit import Packed8bit
+from transformer_lens.loading.quantization.packed import Compute, Packing
 from transformer_lens.loading.weights import Held, Weights
 
 CPU = torch.device("cpu")
@@ -156,6 +157,9 @@ def test_empty_and_scalar():
     assert empty.make().shape == (0, 3)
 
 
+PACKING = Packing("int8", Compute((6, 1)), 6, 0, False, 1, torch.float32, lambda: pytest.fail("it was read"))
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_cast_keeps_what_is_right_and_what_is_no_float(dtype):
     weights = Weights(
@@ -163,8 +167,8 @@ def test_cast_keeps_what_is_right_and_what_is_no_float(dtype):
             "right": unreadable((2, 3), dtype),
             "integer": unreadable((2, 3), torch.int64),
             "mask": unreadable((2, 3), torch.bool),
-            "packed": unreadable((6, 1), torch.uint8, packed=True),
-            "packed_as_float": unreadable((6, 1), torch.bfloat16, packed=True),
+            "packed": unreadable((6, 1), torch.uint8, packed=PACKING),
+            "packed_as_float": unreadable((6, 1), torch.bfloat16, packed=PACKING),
         }
     )
     done = cast(weights, dtype, CPU)
@@ -187,10 +191,14 @@ def test_cast_to_a_device_by_its_short_name():
     assert cast(weights, torch.float32, torch.device("meta"))["W"].make().device.type == "meta"
 
 
-def test_cast_refuses_to_move_what_is_packed():
-    weights = Weights({"W": unreadable((6, 1), torch.uint8, packed=True)})
-    with pytest.raises(QuantizedTensorError, match="tensor is packed on cpu"):
-        cast(weights, torch.float32, torch.device("meta"))
+def test_cast_moves_what_is_packed_with_its_scales():
+    data, scales = torch.zeros(3, 4, dtype=torch.int8), torch.ones(3)
+    packing = Packing("int8", Compute((3, 4)), 24, 0, False, 1, torch.float32, lambda: Packed8bit((3, 4), data, scales))
+    weights = Weights({"W": unreadable((3, 4), torch.int8, packed=packing)})
+    done = cast(weights, torch.float32, torch.device("meta"))["W"]
+    assert done.device.type == "meta" and done.dtype == torch.int8 and done.held is Held.FRESH
+    moved = done.packed.make()
+    assert moved.data.device.type == moved.scales.device.type == "meta"
 
 
 def test_unrounded_widens_results_only():

@@ -75,6 +75,8 @@ def test_legality(traits, forbidden):
         assert reasons[step].startswith(beginning)
     assert bool(decided.norms) == ("fold_ln" in decided.steps)
     assert ("ln2" in decided.norms) == (bool(decided.norms) and not cfg.attn_only)
+    sandwiched = cfg.use_normalization_before_and_after and "fold_ln" in decided.steps
+    assert [step for step, _ in decided.kept] == (["fold_ln of ln1_post", "fold_ln of ln2_post"] if sandwiched else [])
 
 
 @pytest.mark.parametrize("asked", list(itertools.product([False, True], repeat=5)))

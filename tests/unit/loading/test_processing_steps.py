@@ -9,13 +9,14 @@ from tests.unit.loading.laid_out import (
     CONFIGS,
     config,
     order_in_memory,
+    promise,
     random_state,
     storages,
     unreadable,
     weights_of,
 )
 from transformer_lens.loading import processing
-from transformer_lens.loading.conversion.schema import schema
+from transformer_lens.loading.conversion.schema import norm_kind, schema
 from transformer_lens.loading.processing import Flags, blocks
 from transformer_lens.loading.weights import Held, Weights
 
@@ -37,9 +38,9 @@ def kv(cfg, leaf):
 
 def folded(s, cfg):
     """Folds every norm of a state dict in place."""
-    centres = cfg.normalization_type == "LN"
 
     def fold(norm, matrix, bias):
+        centres = cfg.normalization_type == "LN" and not (norm == "ln_final" and cfg.final_rms)
         w, b = s[f"{norm}.w"], s.get(f"{norm}.b")
         axis = s[matrix].ndim - 2
         if b is not None and bias in s:
@@ -74,7 +75,8 @@ def by_formula(state, cfg, flags):
             b_V = s[attn + kv(cfg, "b_V")].repeat_interleave(cfg.n_heads // cfg.n_kv_heads, dim=0)
             s[f"{attn}b_O"] = s[f"{attn}b_O"] + torch.einsum("hd,hdm->m", b_V, s[f"{attn}W_O"])
             s[attn + kv(cfg, "b_V")] = torch.zeros_like(s[attn + kv(cfg, "b_V")])
-    if flags.center_writing_weights and cfg.normalization_type == "LN":
+    seen_by_all = cfg.normalization_type == "LN" and not cfg.final_rms and not cfg.use_normalization_before_and_after
+    if flags.center_writing_weights and seen_by_all:
         for name in s:
             if name.rpartition(".")[2] in ("W_E", "W_pos", "W_O", "b_O", "W_out", "b_out"):
                 s[name] = s[name] - s[name].mean(-1, keepdim=True)
@@ -224,3 +226,53 @@ def test_parts_of_folding(fold_biases, center_weights):
     expected = matrix - matrix.mean(0) if center_weights else matrix
     torch.testing.assert_close(found["unembed.W_U"], expected)
     assert torch.equal(found["unembed.b_U"], state["unembed.b_U"]) == (not fold_biases)
+
+
+def normalised(x, kind):
+    x = x - x.mean(-1, keepdim=True) if kind == "LN" else x
+    return x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+
+
+def read_through(state, cfg, prefix, norm, matrix, x):
+    """What a matrix reads of a residual stream through its norm, folded or not."""
+    kind = norm_kind(norm, cfg)
+    x = normalised(x, kind) * state.get(f"{prefix}{norm}.w", 1.0) + state.get(f"{prefix}{norm}.b", 0.0)
+    weight = state[prefix + matrix]
+    out = torch.tensordot(x, weight, dims=([-1], [weight.ndim - 2]))
+    bias = state.get(prefix + matrix.replace("W_", "b_"), torch.zeros(()))
+    return out + bias
+
+
+@given(
+    st.sampled_from(["gpt2", "square", "gated_layer_norm", "sandwich_layer_norm", "sandwich", "final_rms", "llama"]),
+    st.booleans(),
+    st.sampled_from(["", "Pre"]),
+    st.integers(0, 99),
+)
+def test_folding_is_exact_with_and_without_biases_of_norms(kind, biased, suffix, seed):
+    """``x W`` stays what it is in float64; only behind norms that take the mean away is a folded matrix centred."""
+    cfg = config(kind)
+    state = random_state(cfg, seed=seed)
+    if not biased:
+        state = {name: tensor for name, tensor in state.items() if not name.endswith(("ln1.b", "ln2.b", "ln_final.b"))}
+    layouts = schema(cfg)
+    weights = Weights({name: promise(tensor, layout=layouts[name]) for name, tensor in state.items()})
+    # The config may say already what the model will be.
+    named = config(kind, normalization_type=cfg.normalization_type + suffix)
+    result = processing.fold_layer_norm(weights, named).state_dict()
+    x = torch.randn(5, cfg.d_model, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.7
+    places = [("", "ln_final", "unembed.W_U")]
+    for layer in range(cfg.n_layers):
+        block = f"blocks.{layer}."
+        places += [(block, "ln1", f"attn.{leaf}") for leaf in ("W_Q", kv(cfg, "W_K"), kv(cfg, "W_V"))]
+        places += [(block, "ln2", "mlp.W_in")] + [(block, "ln2", "mlp.W_gate")] * cfg.gated_mlp
+    for prefix, norm, matrix in places:
+        before = read_through(state, cfg, prefix, norm, matrix, x)
+        after = read_through(result, cfg, prefix, norm, matrix, x)
+        torch.testing.assert_close(after, before, rtol=1e-11, atol=1e-11)
+        mean = result[prefix + matrix].mean(-2).abs().max()
+        assert (mean < 1e-13) == (norm_kind(norm, cfg) == "LN"), (prefix, norm, matrix)
+        assert not {f"{prefix}{norm}.w", f"{prefix}{norm}.b"} & set(result)
+    for name in state:
+        if "_post" in name:
+            assert result[name] is state[name]

@@ -40,11 +40,21 @@ FULL = LoadReport(
     tied=(("unembed.W_U", "embed.W_E"),),
     dropped={"h.0.bias": "a buffer"},
     savings=("2.5 GiB because float32: dtype='auto' would map the file",),
+    processed_cache="kept",
+    processed_cache_file="/cache/key.safetensors",
+    processed_cache_reason="made again: it was stale",
     versions={"torch": "2.1.2"},
+    quantization="nf4, products in bfloat16",
+    packed=("blocks.0.attn.W_Q",),
+    bytes_packed=1 << 21,
+    dequantized={"blocks.0.attn.W_K": "its rows end inside blocks"},
+    links={"config.json": "/store/1"},
 )
 BARE = dataclasses.replace(
     FULL, revision=None, bytes_per_device={"cpu": 1}, io="", steps=(), skipped=(), read=(), zero_filled=(), tied=(),
-    dropped={}, savings=(),
+    dropped={}, savings=(), links={},
+    quantization="", packed=(), bytes_packed=0, dequantized={},
+    processed_cache="", processed_cache_file="", processed_cache_reason="",
 )  # fmt: skip
 
 
@@ -79,6 +89,9 @@ def test_printed():
         "cuda:0 1.0 GiB, cuda:1 2.0 GiB", "done: fold_ln, center_unembed",
         "left out: center_writing_weights: RMS norms",
         "tied: unembed.W_U is embed.W_E", "zero-filled: blocks.{0…1}.attn.b_Q", "not read: h.0.bias",
+        "link: config.json is /store/1", "packed: nf4, products in bfloat16: 2.0 MiB in 1 matrices",
+        "dequantized: blocks.0.attn.W_K: its rows end inside blocks",
+        "processed weights kept: /cache/key.safetensors, made again: it was stale",
         "could save: 2.5 GiB because float32: dtype='auto' would map the file",
     ):  # fmt: skip
         assert part in text

@@ -2,15 +2,23 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from transformer_lens.loading.errors import CorruptCheckpointError, LoadingError, UnknownModelError
+from transformer_lens.loading import architectures
+from transformer_lens.loading.errors import (
+    CorruptCheckpointError,
+    LoadingError,
+    UnknownModelError,
+    UnsupportedArchitectureError,
+)
 from transformer_lens.loading.sources import FolderSource, HubSource, load_tokenizer, resolve
 from transformer_lens.loading.sources.json_files import read_json
 from transformer_lens.loading.sources.model_names import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
 from transformer_lens.loading.sources.names import get_official_model_name, make_model_alias_map
+from transformer_lens.loading.sources.remote_code import code_named
 from transformer_lens.loading.sources.whole_files import fetch_again
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -101,14 +109,60 @@ def test_a_missing_file_says_what_is_there(tmp_path):
         resolve(str(tmp_path)).file("config.json")
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "model.safetensors.index.json"])
-def test_a_link_that_leaves_its_folder_is_not_opened(tmp_path, name):
+LINKED = ["config.json", "model.safetensors", "tokenizer.json", "model.safetensors.index.json"]
+
+
+def linked_folder(tmp_path: Path, name: str) -> tuple[Path, Path]:
     folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
     folder.mkdir()
     elsewhere.write_text("{}")
     (folder / name).symlink_to(elsewhere)
-    with pytest.raises(CorruptCheckpointError, match="outside its folder. It was not opened"):
-        FolderSource(folder, "x").find(name)
+    return folder, elsewhere
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_a_link_in_ones_own_folder_is_followed_and_told(tmp_path, name):
+    folder, elsewhere = linked_folder(tmp_path, name)
+    source = resolve(str(folder))
+    assert source.file(name).read_text() == "{}"
+    assert source.links == {name: str(elsewhere)}
+
+
+@pytest.mark.parametrize("name", LINKED)
+@pytest.mark.parametrize("git", ["folder", "file"])
+def test_a_link_out_of_a_clone_is_not_opened(tmp_path, name, git):
+    folder, elsewhere = linked_folder(tmp_path, name)
+    (folder / ".git").mkdir() if git == "folder" else (folder / ".git").write_text("gitdir: ../x")
+    (folder / "sub").mkdir()
+    (folder / "sub" / name).symlink_to(elsewhere)
+    (folder / "sub" / "inside.json").symlink_to("../inside")
+    (folder / "inside").write_text("1")
+    for source in (resolve(str(folder)), resolve(str(folder), subfolder="sub")):
+        with pytest.raises(CorruptCheckpointError, match="outside its repository. It was not opened"):
+            source.find(name)
+        assert source.links == {}
+    assert resolve(str(folder), subfolder="sub").file("inside.json").read_text() == "1"
+
+
+def test_a_folder_inside_ones_own_repository_is_ones_own(tmp_path):
+    folder, _ = linked_folder(tmp_path, "config.json")
+    (tmp_path / ".git").mkdir()
+    assert resolve(str(folder)).file("config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("target", ["nowhere", "config.json"])
+def test_a_link_to_nothing_says_where_it_leads(tmp_path, target):
+    (tmp_path / "config.json").symlink_to(target)
+    with pytest.raises(CorruptCheckpointError, match=f"is a link to .*{target}, and there is nothing"):
+        resolve(str(tmp_path)).find("config.json")
+
+
+def test_what_is_no_regular_file_is_not_there(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "config.json").symlink_to(tmp_path / "pipe")
+    (tmp_path / "model.safetensors").symlink_to("/dev/zero")
+    source = resolve(str(tmp_path))
+    assert source.find("config.json") is None and source.find("model.safetensors") is None
 
 
 def test_links_that_stay_and_links_of_the_hubs_cache_are_fine(tmp_path):
@@ -125,7 +179,7 @@ def test_links_that_stay_and_links_of_the_hubs_cache_are_fine(tmp_path):
     other = tmp_path / "models--c--d" / "snapshots" / ("1" * 40)
     other.mkdir(parents=True)
     (other / "config.json").symlink_to(blobs / "cafe")
-    with pytest.raises(CorruptCheckpointError, match="outside its folder"):
+    with pytest.raises(CorruptCheckpointError, match="outside its repository"):
         FolderSource(other, "x").find("config.json")
     loop = other / "loop.json"
     loop.symlink_to(loop)
@@ -206,20 +260,77 @@ def test_a_folders_tokenizer(tmp_path):
     assert tokenizer.name_or_path == "the folder"
 
 
-def test_code_beside_a_tokenizer_is_neither_run_nor_asked_about(tmp_path):
-    mark = tmp_path / "mark"
-    folder = tokenizer_folder(
-        tmp_path / "t", auto_map={"AutoTokenizer": ["tokenization_x.Evil", None]}, tokenizer_class="Evil"
+def tokenizer_with_code(folder: Path, mark: Path, entry, **config) -> FolderSource:
+    """A tokenizer whose class is in a file beside it, which leaves a mark when it is run."""
+    tokenizer_folder(folder, auto_map={"AutoTokenizer": entry}, **config)
+    (folder / "tokenization_x.py").write_text(
+        f"from transformers import PreTrainedTokenizerFast\nopen({str(mark)!r}, 'w').close()\n"
+        "class Mine(PreTrainedTokenizerFast):\n    pass\n"
     )
-    (folder / "tokenization_x.py").write_text(f"open({str(mark)!r}, 'w')\nclass Evil: pass")
-    (folder / "config.json").write_text(
-        json.dumps({"model_type": "gpt2", "auto_map": {"AutoTokenizer": "tokenization_x.Evil"}})
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    return FolderSource(folder, "x")
+
+
+@pytest.mark.parametrize(
+    ("entry", "named"),
+    [
+        (["tokenization_x.Mine", None], "tokenization_x.py"),
+        ("tokenization_x.Mine", "tokenization_x.py"),
+        ([None, "some/where--tokenization_x.Mine"], "tokenization_x.py of some/where"),
+        (["a.Slow", "b.c.Fast"], "a.py, b/c.py"),
+    ],
+)
+def test_code_that_a_tokenizer_needs_is_named_and_neither_opened_nor_run(tmp_path, entry, named):
+    source = tokenizer_with_code(tmp_path / "t", tmp_path / "mark", entry, tokenizer_class="Mine")
+    with pytest.raises(LoadingError, match=re.escape(f"code of its own: {named} (auto_map)")) as error:
+        load_tokenizer(source)
+    assert "trust_remote_code=True" in str(error.value) and "tokenizer=" in str(error.value)
+    (source.folder / "tokenization_x.py").unlink()
+    (source.folder / "tokenization_x.py").mkdir()  # whoever opened it would fail otherwise than so
+    with pytest.raises(LoadingError, match="neither opened nor"):
+        load_tokenizer(source)
+    assert not (tmp_path / "mark").exists()
+
+
+def test_code_named_in_config_json_is_known_too(tmp_path):
+    source = FolderSource(tokenizer_folder(tmp_path / "t", tokenizer_class="Mine"), "x")
+    (source.folder / "config.json").write_text('{"auto_map": {"AutoTokenizer": "tokenization_y.Mine"}}')
+    with pytest.raises(LoadingError, match="tokenization_y.py"):
+        load_tokenizer(source)
+
+
+def test_a_class_that_transformers_has_needs_no_code(tmp_path):
+    source = tokenizer_with_code(tmp_path / "t", tmp_path / "mark", "tokenization_x.Mine")
+    assert load_tokenizer(source)("a b a").input_ids == [1, 2, 1]
+    assert not (tmp_path / "mark").exists()
+
+
+def test_trusted_code_of_a_tokenizer_is_run_by_transformers(tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    source = tokenizer_with_code(
+        tmp_path / "t", tmp_path / "mark", [None, "tokenization_x.Mine"], tokenizer_class="Mine"
     )
-    try:
-        load_tokenizer(FolderSource(folder, "x"))
-    except LoadingError as error:
-        assert "tokenizer=" in str(error)
-    assert not mark.exists()
+    tokenizer = load_tokenizer(source, trust_remote_code=True)
+    assert type(tokenizer).__name__ == "Mine" and (tmp_path / "mark").exists()
+
+
+def test_trusted_code_of_the_hub_is_that_of_the_revision():
+    source = resolve("some/model", revision="v1", subfolder="sub", token="secret", cache_dir="c", local_files_only=True)
+    where = {"revision": "v1", "subfolder": "sub", "token": "secret", "cache_dir": "c", "local_files_only": True}
+    assert source.for_transformers() == ("some/model", where)
+    assert resolve("some/model").for_transformers() == ("some/model", {"revision": "main", "local_files_only": False})
+
+
+@pytest.mark.parametrize("auto_map", [None, 3, "x", [], {}, {"AutoTokenizer": 7}, {"AutoTokenizer": {"a": "b"}}])
+def test_an_auto_map_that_names_no_file(auto_map):
+    assert code_named({"auto_map": auto_map}, "AutoTokenizer") is None
+
+
+def test_a_models_own_code_is_named_and_not_run():
+    own = {"AutoConfig": "configuration_evil.C", "AutoModelForCausalLM": "modeling_evil.EvilForCausalLM"}
+    config = {"architectures": ["EvilForCausalLM"], "model_type": "evil", "auto_map": own}
+    with pytest.raises(UnsupportedArchitectureError, match="its own, modeling_evil.py .auto_map., which is never run"):
+        architectures.find(config, "x")
 
 
 def test_paths_in_a_tokenizers_config_are_not_followed(tmp_path):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 from transformer_lens.components.attention import masks, rotary
@@ -17,6 +17,7 @@ from transformer_lens.components.linear import (
     into_heads,
     out_of_heads,
 )
+from transformer_lens.components.matrix_owner import MatrixOwner
 from transformer_lens.components.parameter import new_parameter
 from transformer_lens.components.rms_norm import RMSNorm
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
@@ -24,13 +25,13 @@ from transformer_lens.hook_points import HookPoint, is_plain
 from transformer_lens.utilities.activation_functions import apply_softcap, softcap_enabled
 from transformer_lens.utilities.tensors import get_offset_position_ids
 
-Input = Float[Tensor, "batch pos d_model"] | Float[Tensor, "batch pos any_head d_model"]
+Input = Float[Tensor, "batch pos d_model"] | Float[Tensor, "batch pos _ d_model"]
 Queries = Float[Tensor, "batch query_pos head d_head"]
 Keys = Float[Tensor, "batch key_pos any_kv_head d_head"]
 Scores = Float[Tensor, "batch head query_pos key_pos"]
 
 
-class AbstractAttention(nn.Module, ABC):
+class AbstractAttention(MatrixOwner, ABC):
     """Attention up to how keys and values are shared between heads.
 
     ``z[h] = softmax(mask(q[h] k[h]^T / divisor)) v[h]``; the output is ``sum_h z[h] W_O[h] + b_O``.
@@ -81,8 +82,8 @@ class AbstractAttention(nn.Module, ABC):
         """Registers the parameters of keys and values."""
 
     @abstractmethod
-    def key_value_parameters(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns the weights and biases that keys and values are made with: W_K, W_V, b_K, b_V."""
+    def key_value_names(self) -> tuple[str, str, str, str]:
+        """Returns the names of the weights and biases that keys and values are made with."""
 
     @property
     def attn_scale(self) -> float:
@@ -99,14 +100,14 @@ class AbstractAttention(nn.Module, ABC):
         """The heads' ``W_V W_O`` as a ``FactoredMatrix`` [head d_model d_model]."""
         from transformer_lens.FactoredMatrix import FactoredMatrix
 
-        return FactoredMatrix(self.W_V, self.W_O)
+        return FactoredMatrix(self.numbers("W_V"), self.numbers("W_O"))
 
     @property
     def QK(self) -> Any:
         """The heads' ``W_Q W_K^T`` as a ``FactoredMatrix`` [head d_model d_model]."""
         from transformer_lens.FactoredMatrix import FactoredMatrix
 
-        return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))
+        return FactoredMatrix(self.numbers("W_Q"), self.numbers("W_K").transpose(-2, -1))
 
     def forward(
         self,
@@ -138,31 +139,32 @@ class AbstractAttention(nn.Module, ABC):
         else:
             z = self.hook_z(self._fused(q, k, v, attention_mask))
         if not self.cfg.use_attn_result:
-            return out_of_heads(z, self.W_O, self.b_O)
-        return self.hook_result(each_out_of_its_head(z, self.W_O)).sum(-2) + self.b_O
+            return out_of_heads(z, self.W_O, self.b_O, self.packing.get("W_O"))
+        return self.hook_result(each_out_of_its_head(z, self.numbers("W_O"))).sum(-2) + self.b_O
 
     def calculate_qkv_matrices(
         self, query_input: Input, key_input: Input, value_input: Input
     ) -> tuple[Queries, Keys, Keys]:
         """Returns queries, keys and values, before rotation."""
-        W_K, W_V, b_K, b_V = self.key_value_parameters()
-        q = self.hook_q(self._project(query_input, self.W_Q, self.b_Q))
+        W_K, W_V, b_K, b_V = self.key_value_names()
+        q = self.hook_q(self._project(query_input, "W_Q", "b_Q"))
         k = self.hook_k(self._project(key_input, W_K, b_K))
         v = self.hook_v(self._project(value_input, W_V, b_V))
         if self.cfg.use_qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         return q, k, v
 
-    @staticmethod
-    def _project(x: Input, weight: Tensor, bias: Tensor) -> Tensor:
+    def _project(self, x: Input, weight: str, bias: str) -> Tensor:
+        """Returns queries, keys or values, by the names of the weight and the bias that make them."""
+        b = getattr(self, bias)
         if x.ndim == 3:
-            return into_heads(x, weight, bias)
-        if x.shape[2] != weight.shape[0]:
+            return into_heads(x, getattr(self, weight), b, self.packing.get(weight))
+        if x.shape[2] != b.shape[0]:
             raise ValueError(
-                f"The input holds {x.shape[2]} residual streams for {weight.shape[0]} heads: grouped keys and values "
+                f"The input holds {x.shape[2]} residual streams for {b.shape[0]} heads: grouped keys and values "
                 "take one input a group; use_split_qkv_input gives that, use_attn_in does not."
             )
-        return each_into_its_head(x, weight, bias)
+        return each_into_its_head(x, self.numbers(weight), b)
 
     def _with_past(
         self,

@@ -34,11 +34,11 @@ class GroupedQueryAttention(AbstractAttention):
         self._b_K = new_parameter(cfg.n_key_value_heads, cfg.d_head, dtype=cfg.dtype, fill=0.0)
         self._b_V = new_parameter(cfg.n_key_value_heads, cfg.d_head, dtype=cfg.dtype, fill=0.0)
 
-    def key_value_parameters(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns the grouped weights, or those of every head if the config ungroups them."""
+    def key_value_names(self) -> tuple[str, str, str, str]:
+        """Returns the names of the grouped weights, or of those of every head if the config ungroups them."""
         if self.cfg.ungroup_grouped_query_attention:
-            return self.W_K, self.W_V, self.b_K, self.b_V
-        return self._W_K, self._W_V, self._b_K, self._b_V
+            return "W_K", "W_V", "b_K", "b_V"
+        return "_W_K", "_W_V", "_b_K", "_b_V"
 
     def _repeated(self, tensor: Tensor) -> Tensor:
         return torch.repeat_interleave(tensor, self.cfg.n_heads // tensor.shape[0], dim=0)
@@ -46,7 +46,7 @@ class GroupedQueryAttention(AbstractAttention):
     @property
     def W_K(self) -> Float[Tensor, "head d_model d_head"]:  # type: ignore[override]
         """Key weights of every query head."""
-        return self._repeated(self._W_K)
+        return self._repeated(self.numbers("_W_K"))
 
     @W_K.setter
     def W_K(self, value: nn.Parameter) -> None:
@@ -55,7 +55,7 @@ class GroupedQueryAttention(AbstractAttention):
     @property
     def W_V(self) -> Float[Tensor, "head d_model d_head"]:  # type: ignore[override]
         """Value weights of every query head."""
-        return self._repeated(self._W_V)
+        return self._repeated(self.numbers("_W_V"))
 
     @W_V.setter
     def W_V(self, value: nn.Parameter) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from transformer_lens.components.attention.abstract_attention import AbstractAttention
 from transformer_lens.components.parameter import new_parameter
 
@@ -20,6 +18,6 @@ class Attention(AbstractAttention):
         self.b_K = new_parameter(cfg.n_heads, cfg.d_head, dtype=cfg.dtype, fill=0.0)
         self.b_V = new_parameter(cfg.n_heads, cfg.d_head, dtype=cfg.dtype, fill=0.0)
 
-    def key_value_parameters(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def key_value_names(self) -> tuple[str, str, str, str]:
         """Returns W_K, W_V, b_K and b_V."""
-        return self.W_K, self.W_V, self.b_K, self.b_V
+        return "W_K", "W_V", "b_K", "b_V"

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from transformer_lens.components.layer_norm import LayerNorm
 from transformer_lens.components.layer_norm_pre import LayerNormPre
+from transformer_lens.components.matrix_owner import MatrixOwner
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.factories.activation_function_factory import ActivationFunctionFactory
 from transformer_lens.hook_points import HookPoint
 
 
-class CanBeUsedAsMLP(nn.Module):
+class CanBeUsedAsMLP(MatrixOwner):
     """The base of modules that stand at ``block.mlp``: one activation tensor in, one of the same shape out."""
 
     act_fn: Callable[..., Tensor]

@@ -35,6 +35,6 @@ class GatedMLP(CanBeUsedAsMLP):
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """Returns what the MLP writes to the residual stream."""
-        gate = self.activate(self.hook_pre(affine(x, self.W_gate, self.b_gate)))
-        linear = self.hook_pre_linear(affine(x, self.W_in, self.b_in))
-        return affine(self.hook_post(gate * linear), self.W_out, self.b_out)
+        gate = self.activate(self.hook_pre(affine(x, self.W_gate, self.b_gate, self.packing.get("W_gate"))))
+        linear = self.hook_pre_linear(affine(x, self.W_in, self.b_in, self.packing.get("W_in")))
+        return affine(self.hook_post(gate * linear), self.W_out, self.b_out, self.packing.get("W_out"))

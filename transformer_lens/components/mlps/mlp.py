@@ -29,5 +29,5 @@ class MLP(CanBeUsedAsMLP):
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """Returns what the MLP writes to the residual stream."""
-        pre = self.hook_pre(affine(x, self.W_in, self.b_in))
-        return affine(self.hook_post(self.activate(pre)), self.W_out, self.b_out)
+        pre = self.hook_pre(affine(x, self.W_in, self.b_in, self.packing.get("W_in")))
+        return affine(self.hook_post(self.activate(pre)), self.W_out, self.b_out, self.packing.get("W_out"))

@@ -10,11 +10,17 @@ from transformer_lens.loading.architectures.gpt2 import GPT2
 from transformer_lens.loading.architectures.gpt_neox import GPT_NEOX
 from transformer_lens.loading.architectures.llama import LLAMA
 from transformer_lens.loading.architectures.mistral import MISTRAL
+from transformer_lens.loading.architectures.nanogpt import NANOGPT
+from transformer_lens.loading.architectures.own_names import own_names
 from transformer_lens.loading.architectures.phi3 import PHI3
 from transformer_lens.loading.architectures.qwen2 import QWEN2
 from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.errors import CorruptCheckpointError, UnsupportedArchitectureError
+from transformer_lens.loading.sources.remote_code import code_named
 
+__all__ = ["NANOGPT", "SUPPORTED", "find", "own_names"]
+
+# What config.json may name.
 SUPPORTED: Mapping[str, Architecture] = {
     architecture.name: architecture for architecture in (GPT2, GPT_NEOX, LLAMA, MISTRAL, PHI3, QWEN2)
 }
@@ -49,8 +55,14 @@ def find(config: Mapping[str, Any], label: str) -> Architecture:
         return family
     asked = names[0] if names else f"model_type {model_type!r}"
     near = difflib.get_close_matches(str(asked), list(SUPPORTED), n=1, cutoff=0.0)
+    code = code_named(config)
     raise UnsupportedArchitectureError(
         f"{label} is {asked} (model_type {model_type!r}), which has no table here.\n"
-        f"  there are: {', '.join(sorted(SUPPORTED))}; the nearest name is {near[0]}\n"
+        + (
+            f"  it brings code of its own, {code} (auto_map), which is never run: weights need a table.\n"
+            if code
+            else ""
+        )
+        + f"  there are: {', '.join(sorted(SUPPORTED))}; the nearest name is {near[0]}\n"
         "  CONTRIBUTING.md says in a numbered list how to add one."
     )

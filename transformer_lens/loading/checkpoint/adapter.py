@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +20,22 @@ from torch import Tensor, nn
 from transformer_lens.loading.checkpoint import safetensors
 from transformer_lens.loading.checkpoint.bin_file import read_records
 from transformer_lens.loading.conversion.convert import collapse
-from transformer_lens.loading.errors import LoadingError, UnexpectedTensorError, UnhandledConfigError
+from transformer_lens.loading.errors import (
+    LoadingError,
+    QuantizedTensorError,
+    UnexpectedTensorError,
+    UnhandledConfigError,
+)
+from transformer_lens.loading.quantization.bitsandbytes import packing_of
+from transformer_lens.loading.quantization.promises import (
+    as_in_file,
+    dequantized,
+    packed_promise,
+    transposed_numbers,
+)
 from transformer_lens.loading.sources.json_files import read_json
 from transformer_lens.loading.sources.source import Source
-from transformer_lens.loading.weights import Held, LazyTensor, Weights
+from transformer_lens.loading.weights import Held, LazyTensor, Origin, Weights
 
 _ROOT = "base_model.model."
 _PART = re.compile(r"^(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
@@ -39,11 +52,13 @@ class Adapter:
         label: What messages call it.
         config: adapter_config.json as parsed.
         tensors: By the names in its file, without their common start.
+        files: Its config and its weights.
     """
 
     label: str
     config: Mapping[str, Any]
     tensors: Weights
+    files: tuple[Path, ...] = ()
 
     @property
     def base(self) -> str | None:
@@ -63,7 +78,8 @@ def open_adapter(source: Source, io: str) -> Adapter:
     Raises:
         UnhandledConfigError: It is no LoRA adapter, or has settings that are not known here.
     """
-    config = read_json(source.file("adapter_config.json"))
+    config_file = source.file("adapter_config.json")
+    config = read_json(config_file)
     kind = config.get("peft_type")
     if kind != "LORA":
         raise UnhandledConfigError(f"{source.label} is an adapter of type {kind!r}; LORA can be merged here.")
@@ -74,8 +90,10 @@ def open_adapter(source: Source, io: str) -> Adapter:
     if path is not None:
         found = {key: region.promise(key, io) for key, region in safetensors.read_header(path).items()}
     else:
-        found = dict(read_records(source.file("adapter_model.bin")))
-    return Adapter(source.label, config, Weights({key.removeprefix(_ROOT): value for key, value in found.items()}))
+        path = source.file("adapter_model.bin")
+        found = dict(read_records(path))
+    tensors = Weights({key.removeprefix(_ROOT): value for key, value in found.items()})
+    return Adapter(source.label, config, tensors, (config_file, path))
 
 
 def merge_adapter(weights: Weights, adapter: Adapter, prefix: str, transposed: Callable[[str], bool]) -> Weights:
@@ -112,6 +130,8 @@ def merge_adapter(weights: Weights, adapter: Adapter, prefix: str, transposed: C
             strange.append(module)
             continue
         base = changes.get(key, weights[key])
+        if base.packed is not None:
+            base = as_in_file(base, transposed(key))
         make = partial(_merged, base, parts, adapter.config, module, transposed(key), adapter.label)
         changes[key] = replace(
             base,
@@ -227,6 +247,12 @@ def merged_live_layers(hf_model: nn.Module, label: str) -> dict[str, LazyTensor]
         layer: Any = module
         weight = layer.get_base_layer().weight
         key = f"{name}.weight"
+        packing = packing_of(weight, layer.get_base_layer())
+        if packing is not None:
+            out[key] = _with_live_delta(
+                packed_promise(packing, weight.dtype, Held.BORROWED, Origin(key, label), weight.device), layer, label
+            )
+            continue
         promise = LazyTensor.of(weight.detach(), key, label, Held.BORROWED)
         if not layer.merged and layer.active_adapters:
             promise = replace(
@@ -238,6 +264,39 @@ def merged_live_layers(hf_model: nn.Module, label: str) -> dict[str, LazyTensor]
             )
         out[key] = promise
     return out
+
+
+def _with_live_delta(promise: LazyTensor, layer: Any, label: str) -> LazyTensor:
+    """Returns a packed weight as it is, or as numbers with the layer's active adapters added.
+
+    peft itself would pack the sum again, which loses some of the adapter.
+
+    Raises:
+        QuantizedTensorError: The change is not a sum (DoRA), or has been packed into the weight already.
+    """
+    if layer.merged or len(layer.lora_magnitude_vector) > 0:
+        raise QuantizedTensorError(
+            f"{promise.origin.key} of {label} is packed, and its adapter "
+            + ("is merged into it" if layer.merged else "is DoRA, whose change depends on the whole weight")
+            + ".\n  Load the base unpacked and give the adapter with adapter=."
+        )
+    if not layer.active_adapters:
+        return promise
+    numbers = dequantized(promise)
+    source = vars(layer.get_base_layer()).get("source_cls")
+
+    def make() -> Tensor:
+        with torch.no_grad():
+            out = numbers.make()
+            for name in layer.active_adapters:
+                if name in layer.lora_A:
+                    delta = layer.get_delta_weight(name)
+                    out += delta.reshape(out.shape).to(out)
+        return out
+
+    merged = replace(numbers, make=make, origin=numbers.origin.then("merged"))
+    # The file of a Conv1D has [inputs outputs].
+    return transposed_numbers(merged) if source is not None and source.__name__ == "Conv1D" else merged
 
 
 def _merged_copy(layer: Any) -> Tensor:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,14 +40,66 @@ def read_records(path: Path, io: str = "map") -> Mapping[str, LazyTensor]:
     Raises:
         CorruptCheckpointError: The file is not whole, is of a form that cannot be read as data, or holds code.
     """
+    with _told_of(path):
+        archive = _open(path)
+        return {key: region.promise(key, io) for key, region in _regions(archive, archive.loaded).items()}
+
+
+def read_nested(
+    path: Path, names: Collection[str], io: str = "map"
+) -> tuple[Mapping[str, LazyTensor], Mapping[str, Any]]:
+    """Returns the tensors of a training checkpoint as promises, and what stands beside them.
+
+    Args:
+        path: The file.
+        names: What its state dict may be called; a file that has none of them is a state dict itself.
+        io: "map" or "read".
+
+    Raises:
+        CorruptCheckpointError: The file is not whole, is of a form that cannot be read as data, or holds code.
+    """
+    with _told_of(path):
+        archive = _open(path)
+        inside = [name for name in names if isinstance(archive.loaded.get(name), dict)]
+        if len(inside) > 1:
+            raise Refused(f"it holds {' and '.join(map(repr, inside))}: which one is the state dict?")
+        tensors = archive.loaded[inside[0]] if inside else archive.loaded
+        beside = {key: value for key, value in archive.loaded.items() if key not in inside} if inside else {}
+        return {key: region.promise(key, io) for key, region in _regions(archive, tensors).items()}, beside
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """Says of what file a fact is."""
     try:
-        return {key: region.promise(key, io) for key, region in _read(path).items()}
+        yield
     except Refused as fact:
         hint = f"\n  {fetch_again(path)}." if _TRUNCATED in str(fact) else ""
         raise CorruptCheckpointError(f"{path}: {fact}{'' if str(fact).endswith('?') else '.'}{hint}") from None
 
 
-def _read(path: Path) -> dict[str, Region]:
+@dataclass(frozen=True)
+class _Archive:
+    """An archive whose pickle has been run as a description.
+
+    Attributes:
+        path: The file.
+        size: Its bytes.
+        root: Name of its one folder.
+        entries: By name.
+        starts: First byte of each entry.
+        loaded: What the pickle describes: a dict.
+    """
+
+    path: Path
+    size: int
+    root: str
+    entries: Mapping[str, zipfile.ZipInfo]
+    starts: Mapping[str, int]
+    loaded: dict[Any, Any]
+
+
+def _open(path: Path) -> _Archive:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(512)
@@ -64,15 +118,24 @@ def _read(path: Path) -> dict[str, Region]:
             starts = _data_starts(file, entries, size)
     if not isinstance(loaded, dict):
         raise Refused(f"it holds a {type(loaded).__name__}, not a dict of tensors")
+    # A plain one: a pickle may have given an OrderedDict attributes in the place of its methods.
+    return _Archive(path, size, root, entries, starts, dict(dict.items(loaded)))
+
+
+def _regions(archive: _Archive, tensors: dict[Any, Any]) -> dict[str, Region]:
+    """Returns where the tensors of a dict are."""
     out: dict[str, Region] = {}
-    # The dict's own method: a pickle may have given an OrderedDict an attribute of this name.
-    for key, record in dict.items(loaded):
+    for key, record in dict.items(tensors):
         if not isinstance(key, str) or not isinstance(record, Record):
-            raise Refused(f"{str(key)[:80]!r} is a {type(record).__name__}, not a tensor: is it a training checkpoint?")
-        name = f"{root}/data/{_storage_key(key, record)}"
-        if name not in entries:
+            raise Refused(
+                f"{str(key)[:80]!r} is a {type(record).__name__}, not a tensor. A training checkpoint is read by "
+                "HookedTransformer.from_state_dict: is it one?"
+            )
+        name = f"{archive.root}/data/{_storage_key(key, record)}"
+        if name not in archive.entries:
             raise Refused(f"{key!r} lies in a storage that the archive does not hold")
-        out[key] = _region(path, key, record, entries[name].file_size, starts[name], size)
+        nbytes, start = archive.entries[name].file_size, archive.starts[name]
+        out[key] = _region(archive.path, key, record, nbytes, start, archive.size)
     return out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -37,6 +37,8 @@ class Checkpoint:
         weights: Promises by the names that files have.
         io: How files are read, and why.
         remote: Files that are not here, of which the headers are known: no promise of theirs can be kept.
+        links: Files that are links out of their folder, each with the path that it leads to.
+        files: Every file that the weights depend on, but for config.json; none for a live model.
     """
 
     label: str
@@ -46,6 +48,8 @@ class Checkpoint:
     weights: Weights
     io: IOChoice | None = None
     remote: tuple[str, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
 
 def read_config_json(source: Source) -> dict[str, Any]:
@@ -73,7 +77,7 @@ def open_checkpoint(source: Source, config: Mapping[str, Any], skip: Skip, io: s
         path = source.find(index_name)
         if path is not None:
             shards = wanted_shards(path, skip)
-            return _checkpoint(source, config, _found(source, path, shards), skip, io)
+            return _checkpoint(source, config, _found(source, path, shards), skip, io, path)
         located = _located(source, single_name)
         if located is not None:
             return _checkpoint(source, config, [(*located, None)], skip, io)
@@ -138,7 +142,9 @@ def _stays_inside(name: str) -> bool:
     return len(parts) == 1 and parts[0] not in ("..", ".", "/") and ":" not in name and "\0" not in name
 
 
-def _checkpoint(source: Source, config: Mapping[str, Any], files: list[File], skip: Skip, io: str) -> Checkpoint:
+def _checkpoint(
+    source: Source, config: Mapping[str, Any], files: list[File], skip: Skip, io: str, index: Path | None = None
+) -> Checkpoint:
     choice = choose_io(io, files[0][0] if files else Path())
     weights: dict[str, LazyTensor] = {}
     for path, header, keys in files:
@@ -155,7 +161,10 @@ def _checkpoint(source: Source, config: Mapping[str, Any], files: list[File], sk
                 raise CorruptCheckpointError(f"{source.label} holds {key!r} in two shards.")
             weights[key] = promise
     remote = tuple(path.name for path, header, _ in files if header is not None)
-    return Checkpoint(source.label, source.kind, source.revision, config, Weights(weights), choice, remote)
+    opened = (*(() if index is None else (index,)), *(path for path, _, _ in files))
+    return Checkpoint(
+        source.label, source.kind, source.revision, config, Weights(weights), choice, remote, source.links, opened
+    )
 
 
 def _promises_of(path: Path, header: Header | None, io: str) -> Mapping[str, LazyTensor]:

@@ -63,10 +63,13 @@ def open_gguf(source: GGUFSource, skip: Callable[[str], bool] = lambda key: Fals
     family = family_of(header.fields, path)
     packings = {kind: _packing(kind, path) for kind in sorted({tensor.kind for tensor in header.tensors.values()})}
     spans = _spans(path, header, packings)
+    strange = [name for name in FREQUENCIES if name in header.tensors and header.tensors[name].kind != 0]
+    if strange:
+        raise CorruptCheckpointError(f"{path}: {strange[0]} is not in float32, as divisors of frequencies are.")
     frequencies = {
         name: Region(path, tensor.offset, tensor.shape, torch.float32, header.file_size).map().tolist()
         for name, tensor in header.tensors.items()
-        if name in FREQUENCIES and tensor.kind == 0
+        if name in FREQUENCIES
     }
     config = config_of(family, header, frequencies, path)
     choice = choose_io(io, path)
@@ -82,7 +85,7 @@ def open_gguf(source: GGUFSource, skip: Callable[[str], bool] = lambda key: Fals
             heads = _permuted_heads(family, name, config)
             promise = _promise(key, tensor, raw, packings[tensor.kind], heads, choice.mode)
             weights[key] = _transposed(promise) if family.is_transposed(name) else promise
-    return Checkpoint(source.label, source.kind, None, config, Weights(weights), choice)
+    return Checkpoint(source.label, source.kind, None, config, Weights(weights), choice, files=(path,))
 
 
 def tensors_of_gguf(path: Path) -> list[tuple[str, str, tuple[int, ...], int]]:

@@ -108,6 +108,7 @@ def config_of(family: Family, header: GGUFHeader, frequencies: Mapping[str, list
 def _rope_scaling(metadata: _Metadata, frequencies: Mapping[str, list[float]], n_ctx: int) -> dict[str, Any] | None:
     """Returns how frequencies are stretched; lists of divisors are what longrope has."""
     original = metadata.size("rope.scaling.original_context_length", n_ctx)
+    kind, factor = metadata.get("rope.scaling.type"), metadata.number("rope.scaling.factor")
     if "rope_freqs.weight" in frequencies:
         # Llama 3's frequencies, with the stretching already worked out: the same divisors at every length.
         divisors = frequencies["rope_freqs.weight"]
@@ -115,19 +116,61 @@ def _rope_scaling(metadata: _Metadata, frequencies: Mapping[str, list[float]], n
             "rope_type": "longrope", "short_factor": divisors, "long_factor": divisors, "attention_factor": 1.0,
             "original_max_position_embeddings": n_ctx,
         }  # fmt: skip
-    if "rope_factors_long.weight" in frequencies and "rope_factors_short.weight" in frequencies:
+    lists = [name for name in ("rope_factors_short.weight", "rope_factors_long.weight") if name in frequencies]
+    if len(lists) == 1:
+        raise CorruptCheckpointError(
+            f"{metadata.path} has {lists[0]} alone; of divisors for short and long there are two."
+        )
+    if lists:
+        _refuse_beyond(metadata, ("type", "factor", "attn_factor", "original_context_length", "finetuned"))
         return {
             "rope_type": "longrope",
-            "short_factor": frequencies["rope_factors_short.weight"],
-            "long_factor": frequencies["rope_factors_long.weight"],
+            "short_factor": frequencies[lists[0]],
+            "long_factor": frequencies[lists[1]],
             "attention_factor": metadata.number("rope.scaling.attn_factor"),
             "original_max_position_embeddings": original,
         }
-    kind, factor = metadata.get("rope.scaling.type"), metadata.number("rope.scaling.factor")
     if kind in (None, "none"):
         return None
     if kind == "linear":
+        _refuse_beyond(metadata, ("type", "factor", "original_context_length", "finetuned"))
         return {"rope_type": kind, "factor": factor}
     if kind == "yarn":
-        return {"rope_type": kind, "factor": factor, "original_max_position_embeddings": original}
+        return _yarn(metadata, factor, original)
     raise UnhandledConfigError(f"{metadata.path}: {metadata.kind}.rope.scaling.type is {kind!r}, which is not known.")
+
+
+def _yarn(metadata: _Metadata, factor: float | None, original: int) -> dict[str, Any]:
+    """Returns yarn's numbers; the converter copies them from config.json, ``yarn_attn_factor`` too.
+
+    ``attn_factor``, which other converters write, counts on top of yarn's own factor for some and replaces it for
+    others: nothing in the file says which.
+    """
+    _refuse_beyond(
+        metadata,
+        (
+            "type", "factor", "original_context_length", "finetuned", "yarn_attn_factor", "yarn_beta_fast",
+            "yarn_beta_slow", "yarn_ext_factor",
+        ),
+    )  # fmt: skip
+    if metadata.number("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
+        raise UnhandledConfigError(
+            f"{metadata.path}: {metadata.kind}.rope.scaling.yarn_ext_factor is not 1, which config.json cannot say."
+        )
+    names = {"attention_factor": "yarn_attn_factor", "beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
+    numbers = {ours: metadata.number(f"rope.scaling.{theirs}") for ours, theirs in names.items()}
+    given = {name: number for name, number in numbers.items() if number is not None}
+    return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original, **given}
+
+
+def _refuse_beyond(metadata: _Metadata, known: tuple[str, ...]) -> None:
+    """Raises for settings of the stretching that are not known to mean anything here."""
+    start = f"{metadata.kind}.rope.scaling."
+    strange = sorted(
+        name for name in metadata.fields if name.startswith(start) and name.removeprefix(start) not in known
+    )
+    if strange:
+        raise UnhandledConfigError(
+            f"{metadata.path}: what {', '.join(strange)} means for this kind of stretching is not known here.\n"
+            "  Load the checkpoint that the file was converted from instead."
+        )

@@ -7,11 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from transformer_lens.loading.checkpoint.adapter import is_peft_layer, merged_live_layers
 from transformer_lens.loading.checkpoint.checkpoint import Checkpoint
 from transformer_lens.loading.errors import LoadingError, QuantizedTensorError
-from transformer_lens.loading.weights import Held, LazyTensor, Weights
+from transformer_lens.loading.quantization.bitsandbytes import is_woven, packed_type, packing_of
+from transformer_lens.loading.quantization.methods import UNDONE_BY_TRANSFORMERS
+from transformer_lens.loading.quantization.promises import packed_promise
+from transformer_lens.loading.sources.source import Source
+from transformer_lens.loading.versions import dtype_argument
+from transformer_lens.loading.weights import Held, LazyTensor, Origin, Weights
 
 _PLAIN_TYPES = (Tensor, nn.Parameter)
 _PLAIN_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.bool)
@@ -40,10 +46,12 @@ def from_live_model(hf_model: nn.Module, label: str | None = None) -> Checkpoint
     if not isinstance(hf_model, PreTrainedModel):
         raise LoadingError(
             f"hf_model= takes a model of transformers, not {type(hf_model).__module__}.{type(hf_model).__qualname__}.\n"
-            "  For weights of another kind build a HookedTransformer from a config and use load_state_dict."
+            "  Weights of another kind are loaded by HookedTransformer.from_state_dict, with a config."
         )
-    config: Mapping[str, Any] = hf_model.config.to_dict()
-    config = {**config, "architectures": [_base_class_name(hf_model)]}
+    config: dict[str, Any] = {**hf_model.config.to_dict(), "architectures": [_base_class_name(hf_model)]}
+    # How its weights are packed, the weights themselves say.
+    config.pop("quantization_config", None)
+    owners = dict(hf_model.named_modules())
     weights: dict[str, LazyTensor] = {}
     for key, tensor in hf_model.named_parameters(remove_duplicate=False):
         if merged and _belongs_to_peft(key):
@@ -52,8 +60,7 @@ def from_live_model(hf_model: nn.Module, label: str | None = None) -> Checkpoint
         if key in merged:
             weights[key] = merged[key]
             continue
-        _refuse(key, tensor, name)
-        weights[key] = LazyTensor.of(tensor.detach(), key, name, Held.BORROWED)
+        weights[key] = _packed_matrix(key, tensor, owners, name) or _borrowed(key, tensor, name)
     for key, buffer in hf_model.named_buffers():
         if buffer.dtype in _PACKED_BUFFERS and buffer.ndim > 1:
             raise _packed(key, buffer, name)
@@ -80,7 +87,22 @@ def _base_class_name(hf_model: nn.Module) -> str:
     return type(hf_model).__name__
 
 
-def _refuse(key: str, tensor: Tensor, label: str) -> None:
+def _packed_matrix(key: str, tensor: Tensor, owners: Mapping[str, nn.Module], label: str) -> LazyTensor | None:
+    """Returns a promise of a packed matrix with its statistics; None for a tensor of numbers."""
+    if packed_type(tensor) is None or tensor.device.type == "meta":
+        return None
+    try:
+        packing = packing_of(tensor, owners.get(key.rpartition(".")[0]))
+    except QuantizedTensorError as fact:
+        raise QuantizedTensorError(f"{key} of {label}: {fact.args[0]}") from None
+    if packing is None:
+        return LazyTensor.of(tensor.detach().as_subclass(Tensor), key, label, Held.BORROWED)
+    # bitsandbytes' own module has rewritten what is woven: its bytes are put back in order, in new memory.
+    held = Held.FRESH if is_woven(tensor) else Held.BORROWED
+    return packed_promise(packing, tensor.dtype, held, Origin(key, label), tensor.device)
+
+
+def _borrowed(key: str, tensor: Tensor, label: str) -> LazyTensor:
     if type(tensor) not in _PLAIN_TYPES or tensor.dtype not in _PLAIN_DTYPES:
         raise _packed(key, tensor, label)
     if tensor.device.type == "meta":
@@ -88,19 +110,88 @@ def _refuse(key: str, tensor: Tensor, label: str) -> None:
             f"{key} of {label} is not in memory (offloaded, or on the meta device).\n"
             "  Load the transformers model without device_map offloading, or give the checkpoint's path."
         )
+    return LazyTensor.of(tensor.detach(), key, label, Held.BORROWED)
 
 
 def _packed(key: str, tensor: Tensor, label: str) -> QuantizedTensorError:
     return QuantizedTensorError(
-        f"{key} of {label} is packed ({type(tensor).__name__}, {str(tensor.dtype)[6:]}): this release loads plain "
-        "weights.\n  Load the transformers model without quantization_config; one read from GGUF needs "
-        "GgufConfig(dequantize=True), or give the .gguf file's path instead."
+        f"{key} of {label} is packed ({type(tensor).__name__}, {str(tensor.dtype)[6:]}), by something else than "
+        "bitsandbytes.\n  Load the transformers model without quantization_config; one read from GGUF needs "
+        "GgufConfig(dequantize=True), or give the .gguf file's path instead; other packed checkpoints load by their "
+        "path with dequantize=True."
     )
 
 
-def load_live(name: str, dtype: torch.dtype) -> nn.Module:
+# What names code: a class of the repository's, or a kernel of the hub.
+_NAMES_CODE = ("auto_map", "attn_implementation", "experts_implementation")
+
+
+def load_dequantized(source: Source, method: str) -> nn.Module:
+    """Loads a packed checkpoint as numbers by transformers itself; no code of the checkpoint is run.
+
+    Args:
+        source: Where it is.
+        method: One of those that transformers can undo.
+
+    Raises:
+        QuantizedTensorError: transformers cannot, here.
+    """
+    import transformers
+
+    kind, arguments = UNDONE_BY_TRANSFORMERS[method]
+    try:
+        config = vars(transformers)[kind] if kind in vars(transformers) else transformers.__getattr__(kind)
+        model: nn.Module = transformers.AutoModelForCausalLM.from_pretrained(
+            source.file("config.json").parent,
+            quantization_config=config(**arguments),
+            trust_remote_code=False,
+            **{dtype_argument(): "auto"},
+        )
+    except (ImportError, AttributeError, RuntimeError, ValueError, TypeError) as error:
+        raise QuantizedTensorError(
+            f"{source.label} is packed by {method}, and transformers {transformers.__version__} cannot make numbers "
+            f"of it here: {error}\n  Load an unpacked checkpoint of the same model."
+        ) from error
+    return model.eval()
+
+
+def load_live(name: str, dtype: torch.dtype, revision: str | None = None) -> nn.Module:
     """Loads a causal language model by transformers itself, in eval mode; no code of the checkpoint is run."""
     from transformers import AutoModelForCausalLM
 
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(name, torch_dtype=dtype, trust_remote_code=False)
+    settings = {dtype_argument(): dtype}
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(
+        name, revision=revision or "main", trust_remote_code=False, **settings
+    )
+    return model.eval()
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Makes tensors without values on the meta device, which is how modules make parameters; buffers have values."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = {} if kwargs is None else kwargs
+        return func(*args, **({**kwargs, "device": "meta"} if func is torch.empty else kwargs))
+
+
+def skeleton(config: Mapping[str, Any], n_layers: int) -> nn.Module:
+    """Builds a causal language model of transformers with its matrices on the meta device, in float32.
+
+    Args:
+        config: A parsed config.json; what names code in it does not reach transformers.
+        n_layers: Layers to build.
+    """
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    said = {
+        name: value
+        for name, value in config.items()
+        if name not in (*_NAMES_CODE, "dtype", "torch_dtype") and not name.startswith("_")
+    }
+    if isinstance(said.get("layer_types"), list):
+        said["layer_types"] = said["layer_types"][:n_layers]
+    kind = CONFIG_MAPPING[config["model_type"]]
+    said[kind.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = n_layers
+    with _EmptyOnMeta():
+        model: nn.Module = AutoModelForCausalLM.from_config(kind.from_dict(said))  # type: ignore[no-untyped-call]
     return model.eval()

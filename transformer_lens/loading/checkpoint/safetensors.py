@@ -8,6 +8,8 @@ Source: the format's specification in the safetensors repository.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,32 @@ _DTYPES: dict[str, str] = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Header:
+    """What the header of a file says, checked.
+
+    Attributes:
+        regions: The tensors, in the order of the file.
+        metadata: The strings that whoever wrote the file has put beside them.
+        text: The header as it stands in the file.
+    """
+
+    regions: Mapping[str, Region]
+    metadata: Mapping[str, str]
+    text: bytes
+
+
 def read_header(path: Path) -> dict[str, Region]:
     """Returns the tensors of a file, in the order of the file.
+
+    Raises:
+        CorruptCheckpointError: The file is not whole, or its header says what cannot be.
+    """
+    return dict(read_whole_header(path).regions)
+
+
+def read_whole_header(path: Path) -> Header:
+    """Returns the tensors of a file, its metadata, and the header's own text.
 
     Raises:
         CorruptCheckpointError: The file is not whole, or its header says what cannot be.
@@ -46,7 +72,9 @@ def read_header(path: Path) -> dict[str, Region]:
             )
         (length,) = struct.unpack("<Q", start[:8])
         if length > _LARGEST_HEADER:
-            raise _broken(path, f"says that its header has {length} bytes: is it a safetensors file?")
+            raise _broken(
+                path, f"says that its header has more than {_LARGEST_HEADER} bytes: is it a safetensors file?"
+            )
         if 8 + length > size:
             raise _broken(path, f"has {size} bytes, its header alone needs {8 + length}: {_stopped(path)}")
         file.seek(8)
@@ -55,7 +83,8 @@ def read_header(path: Path) -> dict[str, Region]:
         header = parse_object(text)
     except ValueError as fact:
         raise _broken(path, f"has a header that cannot be read as a JSON object ({fact})") from None
-    return regions_of(path, header, 8 + length, size)
+    metadata = header.get("__metadata__", {})
+    return Header(regions_of(path, header, 8 + length, size), metadata, text)
 
 
 def regions_of(path: Path, header: dict[str, Any], begin: int = 0, size: int | None = None) -> dict[str, Region]:
@@ -121,6 +150,11 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, .
             f"gives {name!r} {offsets[1] - offsets[0]} bytes; {tuple(shape)} in {entry['dtype']} needs {nbytes}",
         )
     return dtype, tuple(shape), offsets[0], offsets[1]
+
+
+def name_of_dtype(dtype: torch.dtype) -> str:
+    """Returns what the format calls a dtype."""
+    return next(name for name, ours in _DTYPES.items() if f"torch.{ours}" == str(dtype))
 
 
 def _whole_numbers(value: Any) -> bool:

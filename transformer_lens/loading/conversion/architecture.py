@@ -30,6 +30,7 @@ class Architecture:
         required: Config fields that must have a value where they are there, because another is not implemented.
         transposed: Whether the matrices of blocks lie [in, out] in the file (Conv1D).
         ties_by_default: Whether the unembedding is the embedding where the config does not say.
+        said_by: Where the config stands, for messages.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Architecture:
     ties_by_default: bool = False
     other_prefixes: tuple[str, ...] = ()
     required: Mapping[str, Any] = field(default_factory=dict)
+    said_by: str = "config.json"
 
     @property
     def prefixes(self) -> tuple[str, ...]:

@@ -43,9 +43,10 @@ _LARGEST = {"layers": 100_000, "tokens": 1 << 30, "width": 10_000_000}
 class ConfigView:
     """A config that remembers which fields were read, and gathers what is wrong."""
 
-    def __init__(self, config: Mapping[str, Any], label: str) -> None:
+    def __init__(self, config: Mapping[str, Any], label: str, said_by: str = "config.json") -> None:
         self.config = config
         self.label = label
+        self.said_by = said_by
         self.read: set[str] = set()
         self.problems: list[str] = []
 
@@ -142,7 +143,9 @@ class ConfigView:
 
     def corrupt(self, fact: str) -> CorruptCheckpointError:
         """Returns the error that says what makes no sense in the config."""
-        return CorruptCheckpointError(f"config.json of {self.label}: {fact}.\n  Nothing was allocated. Is it damaged?")
+        return CorruptCheckpointError(
+            f"{self.said_by} of {self.label}: {fact}.\n  Nothing was allocated. Is it damaged?"
+        )
 
     def check_size(self, name: str, value: Any, largest: int, smallest: int = 1) -> int:
         """Returns a value that is a whole number within bounds."""
@@ -178,7 +181,7 @@ def read_config(architecture: Architecture, config: Mapping[str, Any], label: st
         UnhandledConfigError: A field changes the model in a way that is not known here; all such are named at once.
         CorruptCheckpointError: A field has a value that makes no sense.
     """
-    view = ConfigView(config, label)
+    view = ConfigView(config, label, architecture.said_by)
     for name in MUST_BE_FALSE:
         if view.take(name):
             view.problems.append(f"{name} = {_short(config[name])}: must be false")
@@ -195,7 +198,7 @@ def read_config(architecture: Architecture, config: Mapping[str, Any], label: st
     )
     if view.problems:
         raise UnhandledConfigError(
-            f"config.json of {label} says what {architecture.name} does not know here:\n"
+            f"{architecture.said_by} of {label} says what {architecture.name} does not know here:\n"
             + "\n".join(f"  {problem}" for problem in view.problems)
             + f"\n  the reader is architectures/{architecture.model_type}.py; "
             "a field that changes no number belongs into its `ignored`, with the reason."

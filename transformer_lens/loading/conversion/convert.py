@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
@@ -27,6 +27,7 @@ class Converted:
         dropped: Keys that none reads, each with the reason.
         zero_filled: Our names that the file has nothing for.
         tied: Our names that read the same tensor as another: (name, the other).
+        unpacked: Our names that are numbers though the file's tensor is packed, each with the reason.
     """
 
     weights: Weights
@@ -34,6 +35,7 @@ class Converted:
     dropped: Mapping[str, str]
     zero_filled: tuple[str, ...]
     tied: tuple[tuple[str, str], ...]
+    unpacked: Mapping[str, str] = field(default_factory=dict)
 
 
 def _unread(file: Weights, reader: Reader, architecture: Architecture, n_layers: int, label: str) -> dict[str, str]:
@@ -62,7 +64,7 @@ def _unread(file: Weights, reader: Reader, architecture: Architecture, n_layers:
         raise UnexpectedTensorError(
             f"{label} holds tensors that {architecture.name} has no place for:\n"
             + "\n".join(f"  {line}" for line in collapse(strange))
-            + f"\n  the table is architectures/{architecture.model_type}.py; does config.json belong to "
+            + f"\n  the table is architectures/{architecture.model_type}.py; does {architecture.said_by} belong to "
             "these weights (a bias that it switches off, another architecture)?"
         )
     return dropped
@@ -97,14 +99,16 @@ def convert(
             out[name] = promise
     if reader.missing:
         raise MissingTensorError(
-            f"{label} lacks tensors that its config.json asks for:\n"
+            f"{label} lacks tensors that its {architecture.said_by} asks for:\n"
             + "\n".join(f"  {line}" for line in collapse(reader.missing))
             + f"\n  the table is architectures/{architecture.model_type}.py; is the download complete?"
         )
     if reader.mismatched:
         raise LayoutMismatchError(_alike(reader.mismatched))
     dropped = _unread(file, reader, architecture, cfg.n_layers, label)
-    return Converted(Weights(out), tuple(reader.used), dropped, tuple(reader.zero_filled), tuple(reader.tied))
+    return Converted(
+        Weights(out), tuple(reader.used), dropped, tuple(reader.zero_filled), tuple(reader.tied), reader.unpacked
+    )
 
 
 def _alike(mismatched: Mapping[str, str], limit: int = 4) -> str:

@@ -16,6 +16,9 @@ from transformer_lens.loading.conversion.layout import View, evaluate, make_view
 from transformer_lens.loading.conversion.recipes import Choose, Derived, Key, Recipe, Stack, Take, When, Zeros
 from transformer_lens.loading.conversion.schema import axis_sizes
 from transformer_lens.loading.errors import MissingTensorError, UnexpectedTensorError
+from transformer_lens.loading.quantization.matrices import rows_taken
+from transformer_lens.loading.quantization.packed import Packing
+from transformer_lens.loading.quantization.promises import as_in_file, dequantized, rows_of
 from transformer_lens.loading.weights import Held, LazyTensor, Origin, Weights
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.*)")
@@ -57,6 +60,7 @@ class Reader:
         tied: Parameters that read the same tensor as another: (name, the other).
         missing: Keys that the file should have.
         mismatched: For each key that does not fit its layout, in words how.
+        unpacked: Parameters that are numbers though the file's tensor is packed, each with the reason.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Reader:
         self.tied: list[tuple[str, str]] = []
         self.missing: list[str] = []
         self.mismatched: dict[str, str] = {}
+        self.unpacked: dict[str, str] = {}
 
     def _find_prefix(self) -> str:
         anchor = self._architecture.anchor
@@ -91,7 +96,7 @@ class Reader:
         raise MissingTensorError(
             f"{self._label} holds none of {names}, and every {self._architecture.name} has one of them.\n"
             f"  it holds: {_some(self._file)}\n"
-            "  does config.json belong to these weights?"
+            f"  does {self._architecture.said_by} belong to these weights?"
         )
 
     def key(self, template: str) -> str:
@@ -163,7 +168,13 @@ class Reader:
         return found[0] if found else None
 
     def _viewed(self, recipe: Take, key: str, wanted: Wanted) -> LazyTensor | None:
-        source, first = self._file[key], recipe.first_row
+        source = self._file[key]
+        if source.packed is not None:
+            return self._packed(recipe, key, source, source.packed, wanted)
+        return self._seen(recipe, key, source, wanted)
+
+    def _seen(self, recipe: Take, key: str, source: LazyTensor, wanted: Wanted) -> LazyTensor | None:
+        first = recipe.first_row
         view = self._view(recipe, wanted)
         expected = (view.shape[0] + first, *view.shape[1:]) if view.shape else ()
         if source.shape != expected:
@@ -172,6 +183,27 @@ class Reader:
         see: Callable[[Tensor], Tensor] = (lambda tensor: view(tensor[first:])) if first else view
         out = source.view(see, view.result, wanted.axes)
         return replace(out, held=Held.FRESH, sources=(source,), whole=0) if view.copies else out
+
+    def _packed(
+        self, recipe: Take, key: str, source: LazyTensor, packing: Packing, wanted: Wanted
+    ) -> LazyTensor | None:
+        """Returns a packed matrix, or the packed rows that are ours of it, with their scales.
+
+        bitsandbytes keeps [outputs inputs], also of a matrix that the file's own layout has the other way round.
+        """
+        transposed = self._architecture.is_transposed(key)
+        view = self._view(recipe, wanted)
+        expected = (view.shape[0] + recipe.first_row, *view.shape[1:])
+        if source.shape != (expected[::-1] if transposed else expected):
+            self.mismatched.setdefault(key, self._mismatch(source, key, wanted.name, recipe.layout, expected))
+            return None
+        whole = not recipe.first_row and not view.copies
+        runs = rows_taken(view, packing.shape, transposed, wanted.axes) if whole else None
+        if runs is not None and packing.can_gather(runs):
+            return rows_of(source, runs, view.result, wanted.axes)
+        why = "its columns are rearranged" if runs is None else "its rows do not end where blocks of scales do"
+        self.unpacked[wanted.name] = f"{key} is packed, and {why}"
+        return self._seen(recipe, key, as_in_file(source, transposed), wanted)
 
     def _view(self, recipe: Take, wanted: Wanted) -> View:
         known = {**{name: value for name, value in self._config.items() if isinstance(value, int)}, **self._sizes}
@@ -187,7 +219,7 @@ class Reader:
             f"{name} of {self._label}\n"
             f"  on disk:   {key}  {source.shape} {str(source.dtype)[6:]}{where}\n"
             f"  declared:  {layout} = {expected}   architectures/{self._architecture.model_type}.py\n"
-            f"  {sizes} by config.json; are these files of one checkpoint?"
+            f"  {sizes} by {self._architecture.said_by}; are these files of one checkpoint?"
         )
 
     def _stack(self, recipe: Stack, wanted: Wanted) -> LazyTensor | None:
@@ -198,7 +230,7 @@ class Reader:
         each = replace(wanted, axes=" ".join(axes[:place] + axes[place + 1 :]))
         take = Take(recipe.key, recipe.layout)
         found = [self._take(take, replace(each, entry=entry)) for entry in range(self._sizes[recipe.over])]
-        parts = tuple(part for part in found if part is not None)
+        parts = tuple(_numbers(part) for part in found if part is not None)
         if len(parts) < len(found):
             return None
         make = lambda: torch.stack([part.make() for part in parts], dim=place)
@@ -206,7 +238,7 @@ class Reader:
 
     def _derived(self, recipe: Derived, wanted: Wanted) -> LazyTensor | None:
         found = [self._take(one, replace(wanted, axes=_axes_left(one), zero_filled=False)) for one in recipe.of]
-        parts = tuple(part for part in found if part is not None)
+        parts = tuple(_numbers(part) for part in found if part is not None)
         if len(parts) < len(found):
             return None
         shape = self._shape(wanted.axes)
@@ -246,6 +278,11 @@ def _axes_left(recipe: Take) -> str:
     indexed = {axis for axis, pick in recipe.pick.items() if isinstance(pick, int) or ":" not in pick}
     axes = [axis for dimension in parse(recipe.layout) for axis in dimension]
     return " ".join(axis for axis in axes if axis != "1" and axis not in indexed)
+
+
+def _numbers(promise: LazyTensor) -> LazyTensor:
+    """Returns a promise of numbers: what is computed of a packed matrix needs them."""
+    return promise if promise.packed is None else dequantized(promise)
 
 
 def _same_memory(one: LazyTensor, other: LazyTensor) -> bool:

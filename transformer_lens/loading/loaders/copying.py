@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from transformer_lens.loading.loaders.loader import StateDictLoader, compact, copied
+from transformer_lens.loading.quantization.promises import owned, repacked
 from transformer_lens.loading.weights import Held, LazyTensor
 
 
@@ -17,5 +18,7 @@ class CopyingLoader(StateDictLoader):
 
     def keep(self, promise: LazyTensor) -> Tensor:
         """Keeps one promise."""
+        if promise.packed is not None:
+            return promise.make() if promise.held is Held.FRESH else repacked(promise, owned, Held.FRESH).make()
         source = promise.make()
         return compact(promise, source) if promise.held is Held.FRESH else copied(source)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformer_lens.loading.conversion.convert import collapse
 from transformer_lens.loading.errors import LayoutMismatchError, MissingTensorError, UnexpectedTensorError
 from transformer_lens.loading.memory.fresh import empty_in_order, order_of
+from transformer_lens.loading.quantization.packed import Compute
 from transformer_lens.loading.weights import Held, LazyTensor, Weights
 
 Advance = Callable[[int], None]
@@ -46,13 +47,17 @@ class StateDictLoader(ABC):
         ready: dict[str, Tensor] = {}
         for name, promise in weights.items():
             ready[name] = self.keep(promise)
-            assert promise.packed or tuple(ready[name].shape) == promise.shape, name
+            assert promise.packed is not None or tuple(ready[name].shape) == promise.shape, name
             advance(promise.nbytes)
         unfilled = [name for name, tensor in ready.items() if tensor.device.type == "meta"]
         if unfilled:
             raise MissingTensorError("The weights have no memory, only shapes: " + ", ".join(collapse(unfilled)))
         for name, tensor in ready.items():
-            _put(*owners[name], tensor)
+            packing = weights[name].packed
+            if packing is None:
+                _put(*owners[name], tensor)
+            else:
+                _put_packed(*owners[name], tensor, packing.compute)
 
     @abstractmethod
     def keep(self, promise: LazyTensor) -> Tensor:
@@ -61,7 +66,11 @@ class StateDictLoader(ABC):
 
 def compact(promise: LazyTensor, tensor: Tensor) -> Tensor:
     """Returns a fresh result without what it is a part of: a slice would keep the whole in memory."""
-    if promise.held is not Held.FRESH or promise.packed or tensor.untyped_storage().nbytes() <= promise.nbytes:
+    if (
+        promise.held is not Held.FRESH
+        or promise.packed is not None
+        or tensor.untyped_storage().nbytes() <= promise.nbytes
+    ):
         return tensor
     return copied(tensor)
 
@@ -93,7 +102,7 @@ def check(owners: Owners, weights: Weights) -> None:
             "The weights lack parameters of the model:\n" + "\n".join(f"  {line}" for line in collapse(missing))
         )
     _refuse_unexpected(owners, weights)
-    _refuse_other_shapes(owners, {name: promise.shape for name, promise in weights.items() if not promise.packed})
+    _refuse_other_shapes(owners, {name: promise.shape for name, promise in weights.items() if promise.packed is None})
 
 
 def replace_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -140,6 +149,13 @@ def _parameter(owner: nn.Module, leaf: str) -> nn.Parameter:
     parameter = owner._parameters[leaf]
     assert parameter is not None
     return parameter
+
+
+def _put_packed(owner: nn.Module, leaf: str, parameter: Tensor, compute: Compute) -> None:
+    """Makes a packed parameter, the object that it is, a parameter of a module, and notes how it is multiplied."""
+    assert isinstance(parameter, nn.Parameter), type(parameter)
+    owner._parameters[leaf] = parameter
+    vars(owner)["packing"] = {**vars(owner).get("packing", {}), leaf: compute}
 
 
 def _put(owner: nn.Module, leaf: str, tensor: Tensor) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from transformer_lens.loading.errors import QuantizedTensorError
 from transformer_lens.loading.processing.linear_chain import recast
+from transformer_lens.loading.quantization.promises import moved
 from transformer_lens.loading.weights import LazyTensor, Weights
 
 
@@ -18,9 +18,6 @@ def cast(weights: Weights, dtype: torch.dtype, device: torch.device) -> Weights:
         weights: Left as they are.
         dtype: Of floating-point tensors.
         device: Of all.
-
-    Raises:
-        QuantizedTensorError: A packed weight lies on another device.
     """
     # "cuda" is one of the numbered devices: a tensor that is made there says which.
     device = torch.empty(0, device=device).device
@@ -29,12 +26,7 @@ def cast(weights: Weights, dtype: torch.dtype, device: torch.device) -> Weights:
 
 def _cast(tensor: LazyTensor, dtype: torch.dtype, device: torch.device) -> LazyTensor:
     moves = tensor.device != device
-    if tensor.packed:
-        if moves:
-            raise QuantizedTensorError(
-                f"{tensor.origin.key} is packed on {tensor.device} and cannot be moved to {device}: "
-                "its scales would not come along. Load the packed model there."
-            )
-        return tensor
+    if tensor.packed is not None:
+        return moved(tensor, device) if moves else tensor
     wanted = dtype if tensor.dtype.is_floating_point else tensor.dtype
     return recast(tensor, wanted, device) if moves or tensor.dtype != wanted else tensor

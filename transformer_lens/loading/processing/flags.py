@@ -7,13 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Flags:
-    """The five steps, as the arguments of ``from_pretrained`` name them."""
+    """The five steps, as the arguments of ``from_pretrained`` name them.
+
+    Attributes:
+        explicit: Those that the caller has named: what is illegal for packed weights is refused there, and left out
+            where a default asks for it.
+    """
 
     fold_ln: bool = True
     center_writing_weights: bool = True
     center_unembed: bool = True
     fold_value_biases: bool = True
     refactor_factored_attn_matrices: bool = False
+    explicit: frozenset[str] = frozenset()
 
     @classmethod
     def none(cls) -> Flags:

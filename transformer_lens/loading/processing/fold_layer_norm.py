@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformer_lens.loading.conversion.schema import READERS, grouped
+from transformer_lens.loading.conversion.schema import READERS, grouped, norm_kind
 from transformer_lens.loading.processing.linear_chain import Center, Scale, then
 from transformer_lens.loading.processing.sums import added
 from transformer_lens.loading.weights import LazyTensor, Weights
@@ -20,8 +20,9 @@ def fold_layer_norm(
 ) -> Weights:
     """Moves norms into the linear maps that read them.
 
-    ``(x * w + b) W + c = x (diag(w) W) + (b W + c)``. A LayerNorm's output has mean zero, so the mean of the folded
-    matrix over d_model is taken away too: ``W' = diag(w) W - mean``. Logits do not change.
+    ``(x * w + b) W + c = x (diag(w) W) + (b W + c)``. A LayerNorm's output before its weight has mean zero, whether it
+    has a bias or not, so the mean of the folded matrix over d_model is taken away too: ``W' = diag(w) W - mean``.
+    Logits do not change. Norms of what a branch writes (sandwich norms) stay: ``r + w * N(f(r))`` has no reader alone.
 
     Args:
         weights: Left as they are.
@@ -42,22 +43,23 @@ def fold_layer_norm(
         name = f"{prefix}{norm}"
         if f"{name}.w" not in weights:
             continue
-        is_layer_norm = f"{name}.b" in weights
+        centres = center_weights and norm_kind(norm, cfg) == "LN"
+        has_bias = f"{name}.b" in weights
         for matrix, bias in READERS[norm]:
             matrix = prefix + grouped(matrix, cfg)
             if matrix not in weights:
                 continue
             folded = then(weights[matrix], Scale("d_model", weights[f"{name}.w"]), f"{norm} folded in")
-            if center_weights and is_layer_norm:
+            if centres:
                 folded = then(folded, Center("d_model"), "centred over d_model")
             changes[matrix] = folded
-            if fold_biases and is_layer_norm and bias is not None:
+            if fold_biases and has_bias and bias is not None:
                 target = prefix + grouped(bias, cfg)
                 changes[target] = added(
                     weights[target], weights[matrix], weights[f"{name}.b"], "d_model", f"bias of {norm} folded in"
                 )
         gone.append(f"{name}.w")
-        if is_layer_norm and fold_biases:
+        if has_bias and fold_biases:
             gone.append(f"{name}.b")
     folded_weights = weights.updated(changes).without(gone)
     return fold_solu_norm(folded_weights, cfg, fold_biases, center_weights) if "ln2" in norms else folded_weights
@@ -77,7 +79,7 @@ def fold_solu_norm(
         changes[f"{prefix}W_out"] = then(matrix, Scale("d_mlp", weights[f"{prefix}ln.w"]), "mlp.ln folded in")
         if center_weights:
             changes[f"{prefix}W_out"] = then(changes[f"{prefix}W_out"], Center("d_mlp"), "centred over d_mlp")
-        if fold_biases:
+        if fold_biases and f"{prefix}ln.b" in weights:
             changes[f"{prefix}b_out"] = added(
                 weights[f"{prefix}b_out"], matrix, weights[f"{prefix}ln.b"], "d_mlp", "bias of mlp.ln folded in"
             )

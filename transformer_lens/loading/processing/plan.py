@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.convert import collapse
-from transformer_lens.loading.conversion.schema import READERS, WRITERS
+from transformer_lens.loading.conversion.schema import OUTPUT_NORMS, READERS, WRITERS
+from transformer_lens.loading.errors import QuantizedTensorError
 from transformer_lens.loading.processing.center_unembed import center_unembed
 from transformer_lens.loading.processing.center_writing_weights import center_writing_weights
 from transformer_lens.loading.processing.flags import Flags
@@ -36,11 +37,13 @@ class Plan:
         steps: Names of steps.
         skipped: (step, reason) of every step that was asked for and is left out.
         norms: The norms that are folded.
+        kept: (step, reason) of what a step that is done leaves as it is.
     """
 
     steps: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
     norms: tuple[str, ...] = ()
+    kept: tuple[tuple[str, str], ...] = ()
 
 
 def plan(flags: Flags, cfg: HookedTransformerConfig, packed: Collection[str] = ()) -> Plan:
@@ -53,12 +56,22 @@ def plan(flags: Flags, cfg: HookedTransformerConfig, packed: Collection[str] = (
         flags: What is asked for.
         cfg: The model's traits.
         packed: Names of weights that are packed: their bytes are not numbers, so no step changes them.
+
+    Raises:
+        QuantizedTensorError: The caller has named a step that would have to change packed weights.
     """
     steps: list[str] = []
     skipped: list[tuple[str, str]] = []
 
     def decide(step: str, asked: bool, why_not: str | None) -> None:
-        why_not = why_not or _packed_among(_needs(step, cfg), packed)
+        if asked and why_not is None:
+            why_not = _packed_among(_needs(step, cfg), packed)
+            if why_not is not None and _flag(step) in flags.explicit:
+                raise QuantizedTensorError(
+                    f"{_flag(step)}=True was asked for, and {why_not}.\n"
+                    "  Leave the argument out, load the packed weights as numbers with dequantize=True, or pack an "
+                    "unpacked checkpoint on load (load_in_4bit=True): it is processed first, and then packed."
+                )
         if asked and why_not is None:
             steps.append(step)
         elif asked and why_not is not None:
@@ -71,7 +84,13 @@ def plan(flags: Flags, cfg: HookedTransformerConfig, packed: Collection[str] = (
     decide("center_unembed", flags.center_unembed, _why_not_center_unembed(cfg))
     decide("refactor_query_key", refactor, _why_not_refactor_query_key(cfg))
     decide("refactor_value_output", refactor, _why_not_refactor_value_output(cfg, "fold_value_biases" in steps))
-    return Plan(tuple(steps), tuple(skipped), _norms_before_readers(cfg) if "fold_ln" in steps else ())
+    folds = "fold_ln" in steps
+    kept = _norms_that_write(cfg) if folds else ()
+    return Plan(tuple(steps), tuple(skipped), _norms_before_readers(cfg) if folds else (), kept)
+
+
+def _flag(step: str) -> str:
+    return "refactor_factored_attn_matrices" if step.startswith("refactor_") else step
 
 
 def _needs(step: str, cfg: HookedTransformerConfig) -> frozenset[str]:
@@ -91,6 +110,15 @@ def _stem(name: str) -> str:
 
 def _norms_before_readers(cfg: HookedTransformerConfig) -> tuple[str, ...]:
     return ("ln1", "ln_final") if cfg.attn_only else ("ln1", "ln2", "ln_final")
+
+
+def _norms_that_write(cfg: HookedTransformerConfig) -> tuple[tuple[str, str], ...]:
+    if not cfg.use_normalization_before_and_after:
+        return ()
+    norms = OUTPUT_NORMS[:1] if cfg.attn_only else OUTPUT_NORMS
+    return tuple(
+        (f"fold_ln of {norm}", "it writes to the residual stream: nothing linear reads it alone") for norm in norms
+    )
 
 
 def _why_not_fold_norms(cfg: HookedTransformerConfig) -> str | None:

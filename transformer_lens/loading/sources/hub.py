@@ -11,6 +11,9 @@ from transformer_lens.loading.errors import LoadingError, UnknownModelError
 from transformer_lens.loading.sources.names import nearest
 from transformer_lens.loading.sources.source import Source
 
+# The packages, of one huggingface_hub or another, whose errors say that a connection failed.
+_TRANSPORTS = ("httpx", "httpx2", "httpcore", "requests", "urllib3")
+
 
 @dataclass(frozen=True)
 class HubSource(Source):
@@ -98,6 +101,14 @@ class HubSource(Source):
                 "another checkpoint of the model that has safetensors files."
             )
         return self.fetch == "none"
+
+    def for_transformers(self) -> tuple[str, dict[str, Any]]:
+        """Returns the repository, its revision, and how it is reached."""
+        where: dict[str, Any] = {"revision": self.revision or "main", "local_files_only": self.local_files_only}
+        for name, value in (("subfolder", self.subfolder), ("token", self.token), ("cache_dir", self.cache_dir)):
+            if value is not None:
+                where[name] = value
+        return self.repo, where
 
     def listing(self) -> str:
         """Says where to look."""
@@ -264,7 +275,15 @@ def _asked(
         return None
     except HfHubHTTPError as error:
         raise LoadingError(f"The hub refused {repo}: {error}\n  Try again, or give the path of a folder.") from error
-    except OSError as error:
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] in _TRANSPORTS:
+            raise LoadingError(
+                f"A download of {repo} broke off ({type(error).__name__}: {error}).\n"
+                "  Nothing of that file is loaded. Run the same again, or `hf download "
+                f"{repo}`: huggingface_hub goes on from what it has kept, or begins the file anew."
+            ) from error
+        if not isinstance(error, OSError):
+            raise
         # No room on the disk, a proxy that refuses, a cache that may not be written to.
         raise LoadingError(
             f"A file of {repo} could not be brought into the hub's cache ({type(error).__name__}: {error}).\n"

@@ -41,7 +41,8 @@ def resolve(
         folder = path if subfolder is None else path / subfolder
         if not folder.is_dir():
             raise UnknownModelError(f"{path} has no folder {subfolder!r}.")
-        return FolderSource(folder, str(model_name) if subfolder is None else f"{model_name}/{subfolder}")
+        label = str(model_name) if subfolder is None else f"{model_name}/{subfolder}"
+        return FolderSource(folder, label, root=path)
     if is_file:
         if path.suffix == ".gguf":
             return GGUFSource(path, str(model_name))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ class Source(ABC):
     label: str
     kind: str
     revision: str | None
+
+    @property
+    def links(self) -> Mapping[str, str]:
+        """Files found so far that are links out of their folder, each with the path that it leads to."""
+        return {}
 
     @abstractmethod
     def find(self, name: str) -> Path | None:
@@ -46,6 +52,10 @@ class Source(ABC):
             )
         return path
 
+    def for_transformers(self) -> tuple[str, dict[str, Any]]:
+        """Returns the name and the keyword arguments by which transformers itself finds the same files."""
+        return self.label, {}
+
     def listing(self) -> str:
         """Says what is there, as far as that is known without asking the network."""
         return "its files cannot be listed here"
@@ -53,23 +63,70 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class FolderSource(Source):
-    """A local folder. Nothing is asked of the network."""
+    """A local folder. Nothing is asked of the network.
+
+    A link is followed wherever it leads: whoever put it there can read the file it leads to. Not so in a folder that a
+    repository's author has filled (a clone of it, or the hub's cache): there it may lead to the repository's own files
+    only. ADR 11 tells why.
+
+    Attributes:
+        folder: Where the files are.
+        root: The folder that was named, where `folder` is one inside it; None where they are the same.
+        followed: Links out of the folder that were followed so far.
+    """
 
     folder: Path
     label: str
     kind: str = "folder"
     revision: str | None = None
+    root: Path | None = None
+    followed: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def links(self) -> Mapping[str, str]:
+        """Files found so far that are links out of the folder, each with the path that it leads to."""
+        return self.followed
 
     def find(self, name: str) -> Path | None:
         """Returns the path of a file in the folder.
 
         Raises:
-            CorruptCheckpointError: It is a link to a file outside the folder.
+            CorruptCheckpointError: It is a link to nothing, or one that the author of a repository has put there.
         """
         path = self.folder / name
         if path.is_symlink():
-            _refuse_link_outside(path, self.folder)
+            self._follow(path, name)
         return path if path.is_file() else None
+
+    def _follow(self, path: Path, name: str) -> None:
+        # Unlike Path.resolve, this does not raise for a link to itself.
+        real = Path(os.path.realpath(path))
+        if not path.exists():
+            raise CorruptCheckpointError(
+                f"{path} is a link to {real}, and there is nothing.\n"
+                "  Was the file moved, or never fetched (git annex get, dvc pull)?"
+            )
+        home = (self.root or self.folder).resolve()
+        if home in real.parents:
+            return
+        blobs = [
+            parent.parent / "blobs"
+            for parent in (home, *home.parents)
+            if parent.name == "snapshots" and parent.parent.name.startswith("models--")
+        ]
+        if any(place in real.parents for place in blobs):
+            return
+        if blobs or (home / ".git").exists():
+            raise CorruptCheckpointError(
+                f"{path} is a link to {real}, outside its repository. It was not opened.\n"
+                "  A file of a downloaded repository has no reason to lead there. If you trust it, put the file itself "
+                "there, or give the folder that it is in."
+            )
+        self.followed[name] = str(real)
+
+    def for_transformers(self) -> tuple[str, dict[str, Any]]:
+        """Returns the folder."""
+        return str(self.folder), {}
 
     def listing(self) -> str:
         """Lists the folder."""
@@ -89,15 +146,3 @@ class GGUFSource(Source):
     def find(self, name: str) -> Path | None:
         """Returns the path of the file itself."""
         return self.path if name == self.path.name else None
-
-
-def _refuse_link_outside(path: Path, folder: Path) -> None:
-    """Raises for a link that leaves its folder; a snapshot of the hub's cache links to the blobs beside it."""
-    # Unlike Path.resolve, this does not raise for a link to itself.
-    real, home = Path(os.path.realpath(path)), folder.resolve()
-    allowed = [home, *(parent.parent / "blobs" for parent in (home, *home.parents) if parent.name == "snapshots")]
-    if not any(place in real.parents for place in allowed):
-        raise CorruptCheckpointError(
-            f"{path} is a link to {real}, outside its folder. It was not opened.\n"
-            "  If you trust it, put the file itself there, or give the folder that it is in."
-        )

@@ -6,11 +6,13 @@ import json
 import shutil
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformer_lens.loading.errors import LoadingError
 from transformer_lens.loading.sources.json_files import read_json
+from transformer_lens.loading.sources.remote_code import code_named
 from transformer_lens.loading.sources.source import GGUFSource, Source
 
 # Any of the first says that there is a tokenizer; all that are there are taken.
@@ -29,7 +31,11 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any | 
 
     Args:
         source: Where the files are.
-        trust_remote_code: Lets a tokenizer bring its own code; then the files are handed over as they are.
+        trust_remote_code: Only True lets a tokenizer bring its own code: then transformers gets the folder, or the
+            repository in its revision, as it is.
+
+    Raises:
+        LoadingError: The tokenizer is broken, or code that it brings is all that says what it is.
     """
     if isinstance(source, GGUFSource):
         return _load_from_gguf(source.path)
@@ -38,9 +44,10 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any | 
         return None
     from transformers import AutoTokenizer
 
-    if trust_remote_code:
-        folder = str(paths["tokenizer_config.json"].parent if "tokenizer_config.json" in paths else source.label)
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    if trust_remote_code is True:
+        name, where = source.for_transformers()
+        return AutoTokenizer.from_pretrained(name, **where, trust_remote_code=True)
+    _refuse_code(source, paths)
     with tempfile.TemporaryDirectory(prefix="transformer_lens_tokenizer_") as folder:
         for name, path in paths.items():
             target = Path(folder) / name
@@ -56,12 +63,34 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any | 
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:
+            linked = [name for name in paths if name in source.links]
+            # What transformers says may quote a file, and a link may lead to one that is none of a tokenizer's.
+            said = f"its files {', '.join(linked)} are links to elsewhere, so no more is told" if linked else str(error)
             raise LoadingError(
-                f"The tokenizer of {source.label} cannot be loaded: {type(error).__name__}: {error}\n"
+                f"The tokenizer of {source.label} cannot be loaded: {type(error).__name__}: {said}\n"
                 "  Give one with tokenizer=..., or remove its files to load the weights without."
-            ) from error
+            ) from (None if linked else error)
     tokenizer.name_or_path = source.label
     return tokenizer
+
+
+def _refuse_code(source: Source, paths: Mapping[str, Path]) -> None:
+    """Raises for a tokenizer that only code of the checkpoint defines: transformers has no class of its name."""
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    given = read_json(paths["tokenizer_config.json"]) if "tokenizer_config.json" in paths else {}
+    named = code_named(given, "AutoTokenizer")
+    if named is None:
+        config = source.find("config.json")
+        named = None if config is None else code_named(read_json(config), "AutoTokenizer")
+    own_class = given.get("tokenizer_class")
+    if named is None or (isinstance(own_class, str) and tokenizer_class_from_name(own_class) is not None):
+        return
+    raise LoadingError(
+        f"The tokenizer of {source.label} is defined by code of its own: {named} (auto_map). It was neither opened nor "
+        "run.\n  Give a tokenizer with tokenizer=..., or, if you have read that file and trust it, "
+        "trust_remote_code=True."
+    )
 
 
 def _scrubbed(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The version matrix: one environment a cell, every test in each, one table of what came of it."""

@@ -1,0 +1,103 @@
+"""The tables, the verdicts, the page and its pictures, from results written by hand."""
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks import page as pages
+from benchmarks import results as kept
+from benchmarks.load import as_table
+from benchmarks.promises import verdicts
+from benchmarks.tables import as_markdown
+from tests.unit.benchmarks.results_by_hand import ABOUT, growth, results
+
+
+def test_the_table_of_loads():
+    text = as_markdown(as_table(results()["load"]["shape"], "warm"))
+    lines = {line.split(" | ")[0].lstrip("| "): line for line in text.splitlines()}
+    assert lines["load"] == "| load | seconds | × clone | peak GiB | × result | kept GiB | mapped GiB |"
+    assert lines["ours, default"] == "| ours, default | 2.20 (1.00 – 4.00) | 0.50 | 2.00 | 1.00 | 2.00 | 0.00 |"
+    assert "needed more than 22.0 GiB" in lines["theirs, bridge"]
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+
+
+def test_verdicts_are_reckoned_from_the_results():
+    found = {(verdict.subject, verdict.promise): verdict for verdict in verdicts(results())}
+
+    def of(promise, subject="A shape"):
+        (match,) = [v for (s, p), v in found.items() if promise in p and s.startswith(subject)]
+        return match
+
+    assert of("private growth of the model").measured == pytest.approx(1.0, rel=1e-3)
+    assert of("time, of a clone").measured == pytest.approx(0.5) and of("time, of a clone").holds
+    assert of("time, of theirs").measured == pytest.approx(0.1)
+    assert of("peak, of theirs").measured == pytest.approx(0.25)
+    peak = of("largest tensor")
+    assert peak.bound == pytest.approx(1.05 * 2 + 1 / 8) and peak.measured == 2.0
+    assert not of("one read of the file").holds
+    assert of("first logits").measured == pytest.approx(0.9)
+    assert of("summed PSS").holds and not of("forked workers").holds
+    assert of("unprocessed: a switch", "3 checkpoints").measured == 0.5
+    assert of("unprocessed: private memory beyond", "3 checkpoints").measured == pytest.approx(1.0, rel=1e-3)
+    # The processed load of the made-up results is quadratic, the other linear.
+    linear, quadratic = (
+        of("no processing: processor time", "layers of a kind"),
+        of("(processed): processor", "layers of a kind"),
+    )
+    assert linear.measured == pytest.approx(1.0) and linear.holds
+    assert quadratic.measured == pytest.approx(2.0) and not quadratic.holds
+
+
+def test_a_second_cached_load_is_judged():
+    from tests.unit.benchmarks.results_by_hand import a_load
+
+    found = results()
+    loads = found["load"]["shape"]["warm"]
+    loads["ours-cached-first"] = a_load("first", "ours", [3.0, 3.0], 2.0, held=2.0, digest="a")
+    loads["ours-cached-second"] = a_load("second", "ours", [0.2, 0.2], 0.01, held=2.0, digest="b")
+    judged = {v.promise: v for v in verdicts(found) if v.promise.startswith("kept")}
+    assert judged["kept, second load: time, of the first"].holds
+    assert judged["kept, second load: private growth of the result"].holds
+    assert not judged["kept, second load: parameters that differ from the first's"].holds
+
+
+def test_the_page_tells_the_machine_and_shows_its_pictures(tmp_path):
+    text = pages.page(results(), "benchmarks/results/2026-01-31.json")
+    for said in ("2026-01-31", "A Processor", "2 cores", "24 GiB", "torch 2.13.0", "**does not hold**"):
+        assert said in text
+    drawn = pages.draw(results(), tmp_path / "figures")
+    for path in drawn:
+        assert f"figures/{path.name}" in text
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+    assert text.count("(figures/") == len(drawn) == 4
+
+
+def test_equal_results_draw_equal_files(tmp_path):
+    one, two = (pages.draw({"growth": {"layers": growth()}}, tmp_path / name)[0] for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_parts_measured_apart_say_so():
+    found = results()
+    found["sweep"]["shape"]["date"] = "2026-02-01"
+    text = pages.page(found, "results.json")
+    assert "Measured on 2026-01-31" in text and "Measured on 2026-02-01" in text and "(sweep shape)" in text
+
+
+def test_results_are_joined_and_keep_what_was_not_measured_anew(tmp_path):
+    out, folder = tmp_path / "out", tmp_path / "kept"
+    kept.save("sweep", {"one": {"count": 1}, "two": {"count": 2}}, out)
+    kept.save("sweep", {"two": {"count": 3}}, out)
+    found = json.loads(kept.gather(out, folder).read_text())["sweep"]
+    assert (found["one"]["count"], found["two"]["count"]) == (1, 3)
+    assert set(ABOUT) < set(found["one"]) and found["one"]["machine"]["cores"] >= 1
+    assert kept.newest(folder).parent == folder
+    with pytest.raises(FileNotFoundError, match="make bench"):
+        kept.gather(tmp_path / "nowhere", tmp_path / "other")
+
+
+def test_the_committed_page_is_made_of_the_committed_results():
+    source = kept.newest()
+    written = (pages.DOCS / pages.PAGE).read_text()
+    assert written == pages.page(json.loads(source.read_text()), f"benchmarks/results/{source.name}")

@@ -1,0 +1,181 @@
+"""The version matrix: its data, what it proves of the dependency bounds, and what it tells."""
+
+import json
+import sys
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from matrix import cells, table
+from matrix.record import Recorder
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROJECT = tomllib.loads((cells.ROOT / "pyproject.toml").read_text())["project"]
+CELLS = cells.read_cells()
+BOUNDS = {
+    cells.package_of(text): Requirement(text)
+    for text in [
+        *PROJECT["dependencies"],
+        *(text for extra in ("bitsandbytes", "gguf", "peft") for text in PROJECT["optional-dependencies"][extra]),
+    ]
+}
+
+
+def pins_of(cell: cells.Cell) -> dict[str, str]:
+    """The exact versions a cell names, by package."""
+    parsed = {cells.package_of(text): Requirement(text) for text in cell.requirements}
+    return {
+        name: str(requirement.specifier).removeprefix("==")
+        for name, requirement in parsed.items()
+        if str(requirement.specifier).startswith("==")
+    }
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_every_pin_is_within_the_bounds(name):
+    for package, version in pins_of(CELLS[name]).items():
+        if package in BOUNDS:
+            assert BOUNDS[package].specifier.contains(version), f"{package} {version}"
+
+
+@pytest.mark.parametrize("package", sorted(BOUNDS))
+def test_the_lower_bound_is_what_a_cell_ran_with(package):
+    lowest = [spec.version for spec in BOUNDS[package].specifier if spec.operator == ">="]
+    assert len(lowest) == 1, "one lower bound each"
+    exact = SpecifierSet(f"=={lowest[0]}.*")
+    ran = {pins_of(cell)[package] for cell in CELLS.values() if package in pins_of(cell)}
+    assert any(exact.contains(version) for version in ran), f"{lowest[0]} is promised, {sorted(ran)} were tried"
+
+
+def test_every_torch_has_its_oldest_and_newest():
+    named = {name.removesuffix("-oldest") for name in CELLS if name.startswith("torch-")}
+    assert named == {f"torch-{version}" for version in ("2.0.1", "2.1.2", "2.4.1", "2.6.0", "2.13.0")}
+    assert all(name in CELLS and f"{name}-oldest" in CELLS for name in named)
+    for name in named:
+        assert pins_of(CELLS[name])["torch"] == pins_of(CELLS[f"{name}-oldest"])["torch"] == name.removeprefix("torch-")
+    assert set(CELLS) - {name for name in CELLS if name.startswith("torch-")} == {"transformers-4.57.3", "newest"}
+
+
+def test_the_default_cell_is_the_development_environment():
+    developed = {}
+    for line in (cells.ROOT / "constraints" / "dev.txt").read_text().splitlines():
+        requirement = line.partition(";")[0]
+        if "==" in requirement and 'python_version < "3.11"' not in line:
+            developed[cells.package_of(requirement)] = requirement.partition("==")[2].strip()
+    ran = pins_of(CELLS["torch-2.13.0"])
+    assert {name: ran[name] for name in set(ran) & set(developed)} == {
+        name: developed[name] for name in set(ran) & set(developed)
+    }
+    assert {"torch", "transformers", "accelerate", "numpy", "jaxtyping"} <= set(ran) & set(developed)
+
+
+def test_a_cell_overrides_a_tool(tmp_path):
+    file = tmp_path / "matrix.toml"
+    file.write_text(
+        'tools = ["Pandas==3.1.1", "pytest==9.2.0"]\nquick = []\n[cells.a]\npython = ">=3.10"\npins = ["pandas==2.2.3"]\n'
+    )
+    assert cells.read_cells(file)["a"].requirements == ("pandas==2.2.3", "pytest==9.2.0")
+    file.write_text('tools = []\nquick = []\n[cells.a]\npython = ">=3.10"\npins = []\npin = []\n')
+    with pytest.raises(ValueError, match="cell a of matrix.toml has pin, which means nothing"):
+        cells.read_cells(file)
+
+
+def test_cells_are_selected_by_name():
+    assert [cell.name for cell in cells.select(["newest", "torch-2.0.1"], CELLS)] == ["newest", "torch-2.0.1"]
+    assert len(cells.select([], CELLS)) == len(CELLS)
+    with pytest.raises(ValueError, match="no cell torch-1.0; there are torch-2.0.1-oldest, "):
+        cells.select(["torch-1.0"], CELLS)
+
+
+def test_ci_runs_every_cell():
+    workflow = (cells.ROOT / ".github" / "workflows" / "checks.yml").read_text().splitlines()
+    assert [line.strip() for line in workflow if line.strip().startswith("- torch-")] == [
+        f"- {name}" for name in CELLS if name.startswith("torch-")
+    ]
+    assert {"- transformers-4.57.3", "- newest"} <= {line.strip() for line in workflow}
+
+
+def test_the_quick_tests_exist():
+    assert all((cells.ROOT / path).exists() for path in cells.quick_paths())
+
+
+SUITE = """
+import pytest
+def test_passes(): pass
+def test_fails(): assert False
+@pytest.fixture
+def broken(): raise OSError
+def test_error(broken): pass
+@pytest.mark.skip(reason="no fish")
+def test_skips(): pass
+def test_skips_inside(): pytest.skip("no fish")
+@pytest.mark.xfail(reason="known")
+def test_expected(): assert False
+"""
+
+
+def test_what_is_recorded(tmp_path):
+    (tmp_path / "test_it.py").write_text(SUITE)
+    recorder = Recorder()
+    pytest.main(
+        ["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(tmp_path), str(tmp_path)], [recorder]
+    )
+    assert recorder.passed == 1
+    assert [name.rpartition("::")[2] for name in recorder.failed] == ["test_fails", "test_error"]
+    assert recorder.skipped == {"no fish": 2, "expected to fail: known": 1}
+
+
+def result(**changes):
+    return {
+        "cell": "a", "scope": "all", "date": "2026-01-02", "system": "Linux", "passed": 7, "failed": [],
+        "versions": {"python": "3.11.7", "torch": "2.0.1", "numpy": "1.26.4", "einops": "0.8.2"},
+        "skipped": {"no fish": 2}, "seconds": 31, "exit_code": 0, **changes,
+    }  # fmt: skip
+
+
+def test_the_table_has_versions_counts_and_reasons(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(result()))
+    (tmp_path / "c.json").write_text(json.dumps(result(failed=["tests/x.py::test_y"], exit_code=1)))
+    results = table.read_results(["a", "b", "c"], tmp_path)
+    assert [table.is_green(found) for found in results.values()] == [True, False, False]
+    lines = table.table(results).splitlines()
+    assert lines[0].split() == ["cell", *table.SHOWN, "passed", "failed", "skipped", "seconds"]
+    assert lines[1].split() == ["a", "3.11.7", "2.0.1", "–", "–", "–", "1.26.4", "7", "0", "2", "31"]
+    assert "never ran" in lines[2]
+    assert lines[4:] == ["c failed: tests/x.py::test_y", "skipped: no fish (2 on a, 2 on c)"]
+    written = table.document(results)
+    assert "| a | 3.11.7 | 2.0.1 | – | – | – | 1.26.4 | 7 | 0 | 2 | 31 | 2026-01-02 |" in written
+    assert "- no fish: 2 on a, 2 on c" in written and "| b |" not in written
+
+
+@pytest.mark.parametrize("changes", [{"passed": 0}, {"exit_code": 2}, {"failed": ["x"]}])
+def test_a_cell_without_tests_is_not_green(changes):
+    assert table.is_green(result()) and not table.is_green(result(**changes))
+
+
+def test_the_document_is_the_matrix():
+    """docs/compatibility.md has a row for each cell, with the versions that the cell pins, and no failure."""
+    text = table.DOCUMENT.read_text()
+    assert text.startswith(table.MARKER)
+    rows = rows_of(text)
+    for name, cell in CELLS.items():
+        row = dict(zip(("cell", *table.SHOWN, "passed", "failed"), rows[name], strict=False))
+        assert row["failed"] == "0" and int(row["passed"]) > 3000, name
+        for package, version in pins_of(cell).items():
+            if package in table.SHOWN:
+                assert row[package].split("+")[0] == version, (name, package)
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    """The first table of the document, by cell."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        parts = [part.strip() for part in line.strip("|").split("|")]
+        if line.startswith("| ") and parts[0] in CELLS and parts[0] not in found:
+            found[parts[0]] = parts
+    return found

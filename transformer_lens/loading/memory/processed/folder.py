@@ -1,0 +1,111 @@
+"""Where entries lie, and what dead processes have left there; the only importer of platformdirs."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import secrets
+import time
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+FOLDER_VARIABLE = "TRANSFORMER_LENS_CACHE"
+WANTED_VARIABLE = "TRANSFORMER_LENS_CACHE_PROCESSED"
+ENTRY, CHECKED, LOCK, TEMPORARY = ".safetensors", ".checked", ".lock", ".tmp"
+_SAID = {"1": True, "true": True, "yes": True, "on": True, "": False, "0": False, "false": False, "no": False,
+         "off": False}  # fmt: skip
+# A writer that cannot be asked whether it lives has long been done with a file that it has not touched for a day.
+_ABANDONED_SECONDS = 24 * 3600
+
+
+def cache_folder() -> Path:
+    """Returns the folder of entries: ``processed`` in the user's cache, or in what TRANSFORMER_LENS_CACHE names."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    if named:
+        return Path(named).expanduser() / "processed"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("transformer_lens", appauthor=False)) / "processed"
+
+
+def is_wanted(argument: bool | None) -> bool:
+    """Whether the cache is used: as the argument says, else as the environment does.
+
+    Raises:
+        ValueError: The variable of the environment says neither yes nor no.
+    """
+    if argument is not None:
+        return argument
+    said = os.environ.get(WANTED_VARIABLE, "")
+    if said.lower() not in _SAID:
+        raise ValueError(f"{WANTED_VARIABLE}={said!r} is neither 1 nor 0.")
+    return _SAID[said.lower()]
+
+
+@lru_cache(maxsize=1)
+def boot() -> str:
+    """Returns what names this run of the machine; empty where the system does not say."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+@lru_cache(maxsize=1)
+def _processes() -> str:
+    """Returns what names the set of processes among which a process number means one process."""
+    namespace = ""
+    with contextlib.suppress(OSError):
+        namespace = os.readlink("/proc/self/ns/pid")
+    return hashlib.blake2b(f"{boot()} {platform.node()} {namespace}".encode(), digest_size=4).hexdigest()
+
+
+def temporary_path(path: Path) -> Path:
+    """Returns a name in the folder of `path` that no other writer has, and that says who writes."""
+    return path.with_name(f"{path.stem}.{_processes()}-{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
+
+
+def leftovers(folder: Path) -> Iterator[Path]:
+    """Yields the temporary files of processes that have ended."""
+    for path in folder.glob(f"*{TEMPORARY}"):
+        processes, _, rest = path.stem.rpartition(".")[2].partition("-")
+        number = rest.partition("-")[0]
+        if processes == _processes() and number.isdigit():
+            if not _is_alive(int(number)):
+                yield path
+        elif _age(path) > _ABANDONED_SECONDS:
+            yield path
+
+
+def _age(path: Path) -> float:
+    """Returns the seconds since a file was last written to; 0 where it is gone."""
+    with contextlib.suppress(OSError):
+        return time.time() - path.stat().st_mtime
+    return 0.0
+
+
+def remove(path: Path) -> int:
+    """Removes a file, and returns how many bytes that frees; 0 where it cannot be removed."""
+    try:
+        nbytes = path.stat().st_size
+        path.unlink()
+    except OSError:
+        return 0
+    return nbytes
+
+
+def _is_alive(number: int) -> bool:
+    if number == os.getpid():
+        return True
+    if os.name != "posix":
+        # Asking would end the process there.
+        return True
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
