@@ -77,7 +77,8 @@ def test_the_default_cell_is_the_development_environment():
 def test_a_cell_overrides_a_tool(tmp_path):
     file = tmp_path / "matrix.toml"
     file.write_text(
-        'tools = ["Pandas==3.1.1", "pytest==9.2.0"]\nquick = []\n[cells.a]\npython = ">=3.10"\npins = ["pandas==2.2.3"]\n'
+        'tools = ["Pandas==3.1.1", "pytest==9.2.0"]\nquick = []\n'
+        '[cells.a]\npython = ">=3.10"\npins = ["pandas==2.2.3"]\n'
     )
     assert cells.read_cells(file)["a"].requirements == ("pandas==2.2.3", "pytest==9.2.0")
     file.write_text('tools = []\nquick = []\n[cells.a]\npython = ">=3.10"\npins = []\npin = []\n')
