@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.schema import grouped
-from transformer_lens.loading.memory.fresh import order_of
+from transformer_lens.loading.memory.fresh import give_back, order_of
 from transformer_lens.loading.processing.blocks import inner_dtype
 from transformer_lens.loading.processing.linear_chain import unrounded
 from transformer_lens.loading.processing.sums import computed
@@ -86,14 +87,20 @@ def _jointly(
     before = tuple(unrounded(weights[name]) for name in names)
     inner = inner_dtype(*(tensor.dtype for tensor in before))
     ready: dict[int, Tensor] = {}
+    # Two threads of a load may ask for two of them at once.
+    asked = threading.Lock()
 
     def result(place: int) -> Tensor:
-        if place not in ready:
-            sources = [tensor.make() for tensor in before]
-            device = sources[0].device
-            results = function(*(source.to(device, inner) for source in sources))
-            ready.update((other, _laid_out(one, sources[other])) for other, one in enumerate(results))
-        return ready.pop(place)
+        with asked:
+            if place not in ready:
+                sources = [tensor.make() for tensor in before]
+                device = sources[0].device
+                results = function(*(source.to(device, inner) for source in sources))
+                ready.update((other, _laid_out(one, sources[other])) for other, one in enumerate(results))
+                del sources, results
+                # The factors came from the allocator, which would keep them until the next layer.
+                give_back()
+            return ready.pop(place)
 
     sizes = tuple(tensor.numel * element_size(inner) for tensor in before)
     converted = sum(size for size, tensor in zip(sizes, before) if tensor.dtype != inner)
