@@ -47,11 +47,13 @@ class Joint:
 
     Attributes:
         nbytes: Of each result while it waits, by its place.
-        working: Bytes that the computation takes at its peak, the results included.
+        working: Bytes that the computation takes at its peak while its sources are alive.
+        least: Bytes that it takes at its peak when they are gone, or were never memory of their own.
     """
 
     nbytes: tuple[int, ...]
     working: int
+    least: int
 
 
 @dataclass(frozen=True)

@@ -132,8 +132,9 @@ def _idle(waiting: Waiting) -> int:
     return sum(sum(results.values()) for results in waiting.values())
 
 
-def _loaded(promise: LazyTensor, mode: str, device: str, waiting: Waiting) -> Need:
+def _loaded(promise: LazyTensor, mode: str, device: str, waiting: Waiting | None = None) -> Need:
     """Returns what it takes to make a parameter of a promise: what loaders do to what they are given."""
+    waiting = {} if waiting is None else waiting
     need, own = _made(promise, device, waiting), promise.nbytes if str(promise.device) == device else 0
     if promise.held is not Held.FRESH:
         return need if mode == "assign" else Need(need.kept + own, own)
@@ -161,7 +162,7 @@ def _made(promise: LazyTensor, device: str, waiting: Waiting) -> Need:
     if promise.joint is not None:
         joint, place = promise.joint
         results = dict(enumerate(joint.nbytes)) if works_here else {}
-        peak = max(peak, alive + (joint.working if works_here else 0))
+        peak = max(peak, alive, *((alive + joint.working, joint.least) if works_here else ()))
         # What it was computed of is let go before the result is copied.
         alive = sum(results.values())
         results.pop(place, None)
