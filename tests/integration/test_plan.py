@@ -9,6 +9,8 @@ IN_BRIEF = [
     "gpt2, processed",
     "gpt2, processed, io=read",
     "gpt2, processed, live",
+    "gpt2-wide, processed, refactor_factored_attn_matrices=True",
+    "gpt2-wide, processed, refactor_factored_attn_matrices=True, dtype=bfloat16",
     "gpt2, as it is",
     "gpt2, as it is, load_mode=copy",
     "llama, processed",

@@ -57,6 +57,23 @@ class Origin:
         return replace(self, steps=(*self.steps, step))
 
 
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """Promises that are computed together: who is asked first computes all, and the others' results wait.
+
+    Each is itself only: two layers of one size are two computations.
+
+    Attributes:
+        nbytes: Of each result while it waits, by its place.
+        working: Bytes that the computation takes at its peak while its sources are alive.
+        least: Bytes that it takes at its peak when they are gone, or were never memory of their own.
+    """
+
+    nbytes: tuple[int, ...]
+    working: int
+    least: int
+
+
 @dataclass(frozen=True)
 class LazyTensor:
     """A promise of one tensor: its shape and cost are known, its numbers are not read.
@@ -75,6 +92,7 @@ class LazyTensor:
         sources: The promises that this one reads, so that the cost of keeping them is known.
         whole: Bytes of the memory that a FRESH `make` allocates where the promise is a part of it; 0 where it is all.
         working: Bytes that `make` takes at its peak beside its result and what its sources take.
+        joint: With which promises it is computed, and its place among them; None where it is computed alone.
     """
 
     shape: tuple[int, ...]
@@ -88,6 +106,7 @@ class LazyTensor:
     sources: tuple[LazyTensor, ...] = field(default=(), repr=False)
     whole: int = 0
     working: int = 0
+    joint: tuple[Joint, int] | None = None
 
     @property
     def numel(self) -> int:

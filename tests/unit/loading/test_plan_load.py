@@ -20,7 +20,7 @@ from transformer_lens.loading import InsufficientMemoryError, LoadPlan, Request,
 from transformer_lens.loading.loaders import can_assign
 from transformer_lens.loading.memory import available
 from transformer_lens.loading.memory.arithmetic import cost_of, peak_of
-from transformer_lens.loading.weights import Held, LazyTensor, Origin, Weights
+from transformer_lens.loading.weights import Held, Joint, LazyTensor, Origin, Weights
 
 ROOT = Path(__file__).parents[3]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
@@ -38,6 +38,14 @@ def promise(nbytes: int, held: Held = Held.FRESH, device: torch.device = CPU, **
     return LazyTensor((nbytes // 4,), torch.float32, held, Origin("x"), make, device=device, **more)
 
 
+def together(joint: Joint, *sources: LazyTensor) -> dict[str, LazyTensor]:
+    """Promises results that one computation makes."""
+    return {
+        "abc"[place]: promise(nbytes, joint=(joint, place), sources=sources)
+        for place, nbytes in enumerate(joint.nbytes)
+    }
+
+
 MAPPED = promise(100, Held.MAPPED)
 ARITHMETIC = {
     "nothing": ({}, 0, 0),
@@ -51,6 +59,27 @@ ARITHMETIC = {
     "a part of a whole": ({"a": promise(40, whole=120)}, 160, 160),
     "three parts of a whole": ({name: promise(40, whole=120) for name in "abc"}, 240, 240),
     "working memory": ({"a": promise(40, working=16), "b": promise(8)}, 56, 56),
+    # Both results wait, and the first is copied from there; then the other waits beside the first.
+    "computed together": (together(Joint((40, 40), 8, 8), MAPPED), 120, 120),
+    "what waits is beside what comes between": (
+        {"a": together(Joint((40, 60), 8, 8))["a"], "x": promise(200)},
+        300,
+        300,
+    ),
+    "computing together takes most": (together(Joint((40, 40), 200, 8), promise(20)), 220, 220),
+    "computing together takes most when its sources are gone": (
+        together(Joint((40, 40), 8, 200), promise(20)),
+        200,
+        200,
+    ),
+    "computed together layer by layer": (
+        {
+            **together(Joint((40, 40), 8, 8)),
+            **{f"{name} of layer 1": one for name, one in together(Joint((40, 40), 8, 8)).items()},
+        },
+        200,
+        200,
+    ),
     "sources of sources": ({"a": promise(8, sources=(promise(20, sources=(promise(60),)), promise(4)))}, 80, 80),
 }
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from transformer_lens.loading.memory import available
-from transformer_lens.loading.weights import Held, LazyTensor, Weights
+from transformer_lens.loading.weights import Held, Joint, LazyTensor, Weights
 
 MAIN_MEMORY = "cpu"
+# Results that wait until they are asked for, by the computation that made them and their place in it, in bytes.
+Waiting = dict[Joint, dict[int, int]]
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,11 @@ def cost_of(weights: Weights, mode: str, tied: Collection[str] = ()) -> tuple[De
 def peak_of(weights: Weights, mode: str, device: str = MAIN_MEMORY) -> int:
     """Returns the bytes that a load takes of a device at most."""
     kept = peak = 0
+    waiting: Waiting = {}
     for promise in weights.values():
-        need = _loaded(promise, mode, device)
-        peak = max(peak, kept + need.peak)
+        idle = _idle(waiting)
+        need = _loaded(promise, mode, device, waiting)
+        peak = max(peak, kept + idle + need.peak)
         kept += need.kept
     return max(peak, kept)
 
@@ -130,9 +134,14 @@ def available_on(device: str) -> int | None:
     return None
 
 
-def _loaded(promise: LazyTensor, mode: str, device: str) -> Need:
+def _idle(waiting: Waiting) -> int:
+    return sum(sum(results.values()) for results in waiting.values())
+
+
+def _loaded(promise: LazyTensor, mode: str, device: str, waiting: Waiting | None = None) -> Need:
     """Returns what it takes to make a parameter of a promise: what loaders do to what they are given."""
-    need, own = _made(promise, device), promise.nbytes if str(promise.device) == device else 0
+    waiting = {} if waiting is None else waiting
+    need, own = _made(promise, device, waiting), promise.nbytes if str(promise.device) == device else 0
     if promise.held is not Held.FRESH:
         return need if mode == "assign" else Need(need.kept + own, own)
     if promise.allocates > promise.nbytes and not promise.packed:
@@ -141,16 +150,28 @@ def _loaded(promise: LazyTensor, mode: str, device: str) -> Need:
     return need
 
 
-def _made(promise: LazyTensor, device: str) -> Need:
-    """Returns what it takes to make a promise's tensor."""
+def _made(promise: LazyTensor, device: str, waiting: Waiting) -> Need:
+    """Returns what it takes to make a promise's tensor, beside what waits already."""
     if promise.held is not Held.FRESH:
         return Need(0, 0)
+    works_here = str(promise.sources[0].device if promise.sources else promise.device) == device
+    result = promise.allocates if str(promise.device) == device else 0
+    if promise.joint is not None and promise.joint[0] in waiting:
+        # It has been computed, and only needs to be copied from where it waits.
+        waiting[promise.joint[0]].pop(promise.joint[1], None)
+        return Need(result, result)
     alive = peak = 0
     for source in promise.sources:
-        need = _made(source, device)
+        need = _made(source, device, waiting)
         peak = max(peak, alive + need.peak)
         alive += need.kept
-    result = promise.allocates if str(promise.device) == device else 0
-    works_on = promise.sources[0].device if promise.sources else promise.device
-    working = promise.working if str(works_on) == device else 0
+    if promise.joint is not None:
+        joint, place = promise.joint
+        results = dict(enumerate(joint.nbytes)) if works_here else {}
+        peak = max(peak, alive, *((alive + joint.working, joint.least) if works_here else ()))
+        # What it was computed of is let go before the result is copied.
+        alive = sum(results.values())
+        results.pop(place, None)
+        waiting[joint] = results
+    working = promise.working if works_here else 0
     return Need(max(peak, alive + result + working), result)

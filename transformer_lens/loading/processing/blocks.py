@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -48,14 +50,33 @@ def largest_block(shape: Sequence[int], inner: torch.dtype) -> int:
     return min(numel * element_size(inner), max(_BLOCK_BYTES, each))
 
 
+class _Kept(threading.local):
+    """A block's worth of memory that a thread uses again and again."""
+
+    def __init__(self) -> None:
+        self.memory = torch.empty(0, dtype=torch.uint8)
+
+
+_kept = _Kept()
+
+
 def scratch_for(tensor: Tensor, cut: int, inner: torch.dtype) -> Tensor:
     """Returns memory for one block of a tensor, its axes in the same order.
 
-    It is made once a tensor: the C library's heap would grow by most of the blocks that are made and let go one by one.
+    It is the thread's own, good until the thread asks again. Made for each tensor, it would leave holes between the
+    small results that stay, and the C library's heap would grow by most of them.
     """
-    shape = list(tensor.shape)
+    shape, order = list(tensor.shape), order_of(tensor)
     shape[cut] = max((part.stop - part.start for part in blocks(tensor, cut)), default=0)
-    return empty_in_order(shape, order_of(tensor), inner, tensor.device)
+    nbytes = math.prod(shape) * element_size(inner)
+    if nbytes > _BLOCK_BYTES or tensor.device.type != "cpu":
+        return empty_in_order(shape, order, inner, tensor.device)
+    if _kept.memory.numel() < nbytes:
+        # What is made in inference mode could not be written to outside.
+        with torch.inference_mode(False):
+            _kept.memory = torch.empty(_BLOCK_BYTES, dtype=torch.uint8)
+    stored = _kept.memory[:nbytes].view(inner).view([shape[axis] for axis in order])
+    return stored.permute([order.index(axis) for axis in range(tensor.ndim)])
 
 
 def contract(weight: Tensor, vector: Tensor, over: int, inner: torch.dtype) -> Tensor:
@@ -79,4 +100,26 @@ def _product(weight: Tensor, cut: int, part: slice, over: int, vector: Tensor, s
     block = weight.narrow(cut, part.start, part.stop - part.start)
     if scratch is not None:
         block = scratch.narrow(cut, 0, part.stop - part.start).copy_(block)
-    return torch.matmul(block.movedim(over, -1), vector)
+    return _product_in_order(block, over, vector)
+
+
+def _product_in_order(block: Tensor, over: int, vector: Tensor) -> Tensor:
+    """Returns ``sum_over block * vector`` without a copy of the block, whatever the order of its axes in memory.
+
+    As it lies in memory a compact block is [outer, over, inner]: what is outside the summed axis, the axis, and what
+    is inside.
+    """
+    order = order_of(block)
+    stored = block.permute(order)
+    at = order.index(over)
+    outer, inside = math.prod(stored.shape[:at]), math.prod(stored.shape[at + 1 :])
+    stored = stored.reshape(outer, vector.numel(), inside)
+    if inside == 1:
+        flat = stored[:, :, 0] @ vector
+    elif outer == 1:
+        flat = vector @ stored[0]
+    else:
+        flat = torch.bmm(vector.expand(outer, 1, -1), stored)
+    left = [axis for axis in order if axis != over]
+    ranks = sorted(left)
+    return flat.view([block.shape[axis] for axis in left]).permute([left.index(axis) for axis in ranks])

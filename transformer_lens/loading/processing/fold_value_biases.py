@@ -60,4 +60,5 @@ def _zeros(like: LazyTensor) -> LazyTensor:
         sources=(),
         whole=0,
         working=0,
+        joint=None,
     )

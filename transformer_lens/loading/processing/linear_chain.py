@@ -120,6 +120,7 @@ def _promise(tensor: LazyTensor, chain: Chain, origin: Origin) -> LazyTensor:
         sources=chain.reads(),
         whole=0,
         working=_working(chain),
+        joint=None,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -12,11 +13,11 @@ from torch import Tensor
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.schema import grouped
-from transformer_lens.loading.memory.fresh import order_of
+from transformer_lens.loading.memory.fresh import empty_in_order, give_back, order_of
 from transformer_lens.loading.processing.blocks import inner_dtype
 from transformer_lens.loading.processing.linear_chain import unrounded
 from transformer_lens.loading.processing.sums import computed
-from transformer_lens.loading.weights import LazyTensor, Weights, element_size
+from transformer_lens.loading.weights import Joint, LazyTensor, Weights, element_size
 
 
 def refactor_attention(
@@ -44,32 +45,53 @@ def refactor_attention(
     return weights.updated(changes)
 
 
-def _rotated_query_key(W_Q: Tensor, b_Q: Tensor, W_K: Tensor, b_K: Tensor) -> tuple[Tensor, ...]:
-    queries = torch.cat([W_Q, b_Q[:, None, :]], dim=1)
-    keys = torch.cat([W_K, b_K[:, None, :]], dim=1)
-    left, singular, right = _product_svd(queries, keys.transpose(1, 2))
+# What is rotated together, each in float32 or float64 when it is taken. The factors come from the C library's heap,
+# which keeps what is let go unless it is told to give it back: hence after every large one.
+Given = Iterator[Tensor]
+
+
+def _rotated_query_key(given: Given) -> list[Tensor]:
+    q_left, r_left = _factors(_with_bias(next(given), next(given)))
+    q_right, r_right = _factors(_with_bias(next(given), next(given)))
+    left, singular, right = _rotations(r_left, r_right)
     root = singular.sqrt()[:, None, :]
-    left, right = left * root, right * root
-    return left[:, :-1], left[:, -1], right[:, :-1], right[:, -1]
+    q_left = q_left @ left.mul_(root)
+    give_back()
+    q_right = q_right @ right.mul_(root)
+    return [q_left[:, :-1], q_left[:, -1], q_right[:, :-1], q_right[:, -1]]
 
 
-def _rotated_value_output(W_V: Tensor, W_O: Tensor) -> tuple[Tensor, ...]:
-    left, singular, right = _product_svd(W_V, W_O)
-    return left * singular[:, None, :], right.transpose(1, 2)
+def _rotated_value_output(given: Given) -> list[Tensor]:
+    q_left, r_left = _factors(next(given))
+    q_right, r_right = _factors(next(given).transpose(1, 2))
+    left, singular, right = _rotations(r_left, r_right)
+    q_left = q_left @ left.mul_(singular[:, None, :])
+    give_back()
+    q_right = q_right @ right
+    return [q_left, q_right.transpose(1, 2)]
 
 
-def _product_svd(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns U, S and V of ``left @ right`` through its thin factors: no [d_model, d_model] matrix is made."""
-    q_left, r_left = torch.linalg.qr(left)
-    q_right, r_right = torch.linalg.qr(right.transpose(1, 2))
+def _with_bias(weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.cat([weight, bias[:, None, :]], dim=1)
+
+
+def _factors(tall: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns Q and R of tall matrices."""
+    factors = torch.linalg.qr(tall)
+    return factors[0], factors[1]
+
+
+def _rotations(r_left: Tensor, r_right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns what makes U, S and V of ``left @ right^T`` of the thin factors: no [d_model, d_model] matrix is made."""
+    give_back()
     u, singular, v = torch.linalg.svd(r_left @ r_right.transpose(1, 2))
     # Heads wider than d_model have directions that nothing reaches: their singular values are zero.
-    beyond = (0, left.shape[2] - singular.shape[1])
-    return F.pad(q_left @ u, beyond), F.pad(singular, beyond), F.pad(q_right @ v.transpose(1, 2), beyond)
+    beyond = (0, r_left.shape[2] - singular.shape[1])
+    return F.pad(u, beyond), F.pad(singular, beyond), F.pad(v.transpose(1, 2), beyond)
 
 
 def _jointly(
-    weights: Weights, names: list[str], function: Callable[..., tuple[Tensor, ...]], step: str
+    weights: Weights, names: list[str], function: Callable[[Given], list[Tensor]], step: str
 ) -> dict[str, LazyTensor]:
     """Promises tensors that are computed together: whoever is asked first computes, each result is handed out once."""
     before = tuple(unrounded(weights[name]) for name in names)
@@ -82,20 +104,36 @@ def _jointly(
         with asked:
             if place not in ready:
                 sources = [tensor.make() for tensor in before]
-                device = sources[0].device
-                results = function(*(source.to(device, inner) for source in sources))
-                ready.update((other, _laid_out(one, sources[other])) for other, one in enumerate(results))
+                orders, device = [order_of(source) for source in sources], sources[0].device
+                results = function(_given_away(sources, device, inner))
+                while results:
+                    _keep_last(results, ready, orders[len(results) - 1])
             return ready.pop(place)
 
-    # Joined inputs, their factors, the factors' copy inside LAPACK, the scaled and the laid out results.
-    working = 5 * sum(tensor.numel for tensor in before) * element_size(inner)
+    sizes = tuple(tensor.numel * element_size(inner) for tensor in before)
+    heads, *_, d_head = before[0].shape
+    # A matrix with its bias, and its factor; at the end both rotated factors, and one of them before it was. What the
+    # singular vectors of the small product take is there all the time.
+    small = 6 * heads * d_head**2 * element_size(inner)
+    working = (2 if len(names) > 2 else 1) * max(sizes)
+    joint = Joint(sizes, working + small, least=sum(sizes) + max(sizes) + small)
     return {
-        name: computed(weights[name], partial(result, place), step, before, working) for place, name in enumerate(names)
+        name: replace(computed(weights[name], partial(result, place), step, before), joint=(joint, place))
+        for place, name in enumerate(names)
     }
 
 
-def _laid_out(result: Tensor, source: Tensor) -> Tensor:
-    """Returns the result with its axes in the order in which the source has them in memory."""
-    order = order_of(source)
-    stored = result.permute(order).contiguous()
-    return stored.permute([order.index(axis) for axis in range(result.ndim)])
+def _given_away(tensors: list[Tensor], device: torch.device, inner: torch.dtype) -> Given:
+    """Yields tensors in order and empties the list: what nobody else holds is gone when the taker lets it go."""
+    while tensors:
+        give_back()
+        yield tensors.pop(0).to(device, inner)
+
+
+def _keep_last(results: list[Tensor], ready: dict[int, Tensor], order: Sequence[int]) -> None:
+    """Moves the last result into memory that goes back to the system when it is let go, its axes in the given order."""
+    give_back()
+    place, result = len(results) - 1, results.pop()
+    ready[place] = empty_in_order(result.shape, order, result.dtype, result.device).copy_(result)
+    del result
+    give_back()

@@ -45,6 +45,7 @@ def computed(
         sources=sources,
         whole=0,
         working=working,
+        joint=None,
     )
 
 
