@@ -20,7 +20,9 @@ def _merges(outer: int, inner: int, tensor: Tensor) -> bool:
 
 
 def _packed_product(x: Tensor, weight: Tensor, bias: Tensor | None, packing: Compute) -> Tensor:
-    """Returns ``x W^T + bias`` for a packed W [d_out d_in]; its kernels take matrices only."""
+    """Returns ``x diag(s) W^T + bias``: W packed [d_out d_in], s beside it. The kernels take matrices only."""
+    if packing.column_scales is not None:
+        x = x * packing.column_scales.to(x.dtype)
     out = bitsandbytes.product(x.reshape(-1, x.shape[-1]), weight, bias, packing)
     return out.reshape(*x.shape[:-1], packing.shape[0])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,11 +22,18 @@ class Compute:
         shape: (rows, columns) = (outputs, inputs) of the matrix.
         dtype: Of the product of a 4-bit matrix; None takes the activation's.
         threshold: Of an 8-bit matrix: columns in which an activation is larger are multiplied in half precision.
+        column_scales: What its columns are multiplied by [columns]: the weight of a norm that is folded in beside the
+            bytes. The numbers are those of bitsandbytes times these; None for ones.
     """
 
     shape: tuple[int, int]
     dtype: torch.dtype | None = None
     threshold: float = 0.0
+    column_scales: Tensor | None = field(default=None, compare=False, repr=False)
+
+    def moved(self, device: torch.device) -> Compute:
+        """Returns the same on another device."""
+        return self if self.column_scales is None else replace(self, column_scales=self.column_scales.to(device))
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ class Packing:
         storage_bytes: Size of an element of the tensor that holds the bytes.
         number_dtype: What the matrix was packed from, and is unpacked to; float32 where nothing says it.
         make: Returns the packed matrix.
+        column_scales: Returns what `compute` is to have as such; None for ones.
     """
 
     kind: str
@@ -80,6 +88,11 @@ class Packing:
     storage_bytes: int
     number_dtype: torch.dtype
     make: Callable[[], Packed] = field(repr=False)
+    column_scales: Callable[[], Tensor] | None = field(default=None, repr=False)
+
+    def made_compute(self) -> Compute:
+        """Returns how the matrix is multiplied, with all that it is multiplied by."""
+        return self.compute if self.column_scales is None else replace(self.compute, column_scales=self.column_scales())
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -66,6 +66,8 @@ def dequantized(promise: LazyTensor) -> LazyTensor:
 
     def make() -> Tensor:
         matrix = packing.make().dequantized()
+        if packing.column_scales is not None:
+            matrix.mul_(packing.column_scales())
         return matrix if order is None else order.from_matrix(matrix)
 
     return replace(
@@ -103,6 +105,20 @@ def repacked(
     changed = replace(packing, make=lambda: change(packing.make()))
     out = packed_promise(changed, promise.dtype, held, promise.origin, device or promise.device)
     return replace(out, shape=promise.shape, layout=promise.layout, sources=(promise,))
+
+
+def with_column_scales(promise: LazyTensor, scales: LazyTensor) -> LazyTensor:
+    """Returns a promise of a packed matrix whose columns are multiplied by a vector that is kept beside it.
+
+    Args:
+        promise: Packed; its bytes and its parameter stay what they are.
+        scales: [columns], where the matrix lies.
+    """
+    packing = _packing(promise)
+    assert scales.shape == packing.shape[1:] and packing.column_scales is None
+    beside = replace(packing, column_scales=scales.make, nbytes=packing.nbytes + scales.nbytes)
+    out = packed_promise(beside, promise.dtype, promise.held, promise.origin, promise.device)
+    return replace(out, shape=promise.shape, layout=promise.layout, sources=promise.sources)
 
 
 def owned(packed: Packed) -> Packed:

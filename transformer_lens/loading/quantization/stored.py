@@ -30,6 +30,8 @@ _DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat
 _PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
 _BLOCKSIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 _LONGEST_STATE = 4096
+# A state dict of ours has under this name what columns are multiplied by beside their bytes.
+COLUMN_SCALES = "column_scales"
 
 
 def with_packed_matrices(weights: Weights, settings: Settings, label: str) -> Weights:
@@ -191,6 +193,26 @@ def entries_of(state_dict: Mapping[str, Tensor], name: str) -> dict[str, Tensor]
     found = {key[len(name) + 1 :]: value for key, value in state_dict.items() if key.startswith(f"{name}.")}
     is_packed = "SCB" in found or any(f".{part}".startswith(_STATE) for part in found)
     return found if is_packed else {}
+
+
+def column_scales_of(entries: Mapping[str, Tensor], columns: int, label: str) -> Tensor | None:
+    """Returns what a state dict of ours has the columns of a packed matrix multiplied by; None for ones.
+
+    Args:
+        entries: Of the matrix, by their last names.
+        columns: That it has.
+        label: What messages call it.
+
+    Raises:
+        CorruptCheckpointError: There is not one for each column.
+    """
+    scales = entries.get(COLUMN_SCALES)
+    if scales is not None and (tuple(scales.shape) != (columns,) or not scales.dtype.is_floating_point):
+        raise CorruptCheckpointError(
+            f"{label} has {columns} columns, and scales of them {tuple(scales.shape)} in {str(scales.dtype)[6:]}.\n"
+            "  is this state dict of one model?"
+        )
+    return scales
 
 
 def packed_from_entries(data: Tensor, entries: Mapping[str, Tensor], label: str) -> Packed:
