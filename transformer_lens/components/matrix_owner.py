@@ -13,14 +13,10 @@ from torch import Tensor, nn
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.schema import MATRICES, axis_sizes
 from transformer_lens.loading.quantization import bitsandbytes
+from transformer_lens.loading.quantization.beside import beside_of
 from transformer_lens.loading.quantization.matrices import matrix_order
 from transformer_lens.loading.quantization.packed import Compute
-from transformer_lens.loading.quantization.stored import (
-    COLUMN_SCALES,
-    column_scales_of,
-    entries_of,
-    packed_from_entries,
-)
+from transformer_lens.loading.quantization.stored import entries_of, packed_from_entries
 
 T = TypeVar("T", bound="MatrixOwner")
 
@@ -51,9 +47,9 @@ class MatrixOwner(nn.Module):
         sizes = axis_sizes(self.cfg)
         axes = MATRICES[name.removeprefix("_")]
         matrix = bitsandbytes.packed_of(self._packed(name)).dequantized()
-        scales = self.packing[name].column_scales
-        if scales is not None:
-            matrix.mul_(scales)
+        beside = self.packing[name].beside
+        if beside is not None:
+            matrix = beside.numbers(matrix)
         order = matrix_order(axes, [sizes[axis] for axis in axes.split()])
         return order.from_matrix(matrix.to(self.cfg.dtype))
 
@@ -88,9 +84,9 @@ class MatrixOwner(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name in self.packing:
             entries = bitsandbytes.state_entries(self._packed(name))
-            scales = self.packing[name].column_scales
-            if scales is not None:
-                entries[COLUMN_SCALES] = scales
+            beside = self.packing[name].beside
+            if beside is not None:
+                entries |= beside.entries()
             destination.update({f"{prefix}{name}.{part}": tensor for part, tensor in entries.items()})
 
     def _load_from_state_dict(
@@ -104,13 +100,12 @@ class MatrixOwner(nn.Module):
         ready: dict[str, nn.Parameter] = {}
         for name, entries in packed.items():
             data = state_dict[f"{prefix}{name}"]
-            statistics = {part: tensor for part, tensor in entries.items() if part != COLUMN_SCALES}
-            found = packed_from_entries(data, statistics, f"{prefix}{name}")
-            scales = column_scales_of(entries, found.shape[1], f"{prefix}{name}")
+            found = packed_from_entries(data, entries, f"{prefix}{name}")
             if not local_metadata.get("assign_to_params_buffers", False):
                 found = found.moved(torch.clone)
-                scales = None if scales is None else scales.clone()
-            known = replace(self.packing.get(name, Compute(found.shape)), column_scales=scales)
+                entries = {part: tensor.clone() for part, tensor in entries.items()}
+            beside = beside_of(entries, found.shape[1], f"{prefix}{name}")
+            known = replace(self.packing.get(name, Compute(found.shape)), beside=beside)
             self.packing = {**self.packing, name: known}
             ready[name] = bitsandbytes.as_parameter(found)
         taken = {f"{prefix}{name}.{part}" for name, entries in packed.items() for part in entries}

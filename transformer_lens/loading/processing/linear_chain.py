@@ -133,30 +133,6 @@ def _working(chain: Chain) -> int:
     return 0 if computes_in_place else largest_block(source.shape, inner)
 
 
-def apart(tensor: LazyTensor, axis: str) -> tuple[LazyTensor, LazyTensor] | None:
-    """Splits what a norm was folded into: the rest, and the vector that it is multiplied by along an axis.
-
-    Means taken along the axis are left out of the rest: what reads a norm that takes the mean away reads the same
-    without them.
-
-    Args:
-        tensor: Any promise.
-        axis: That the reader sums over.
-
-    Returns:
-        None unless the tensor is a chain with one scale along the axis.
-    """
-    if not isinstance(tensor.make, Chain):
-        return None
-    chain = tensor.make
-    scales = [operation.by for operation in chain.operations if isinstance(operation, Scale) and operation.axis == axis]
-    if len(scales) != 1:
-        return None
-    left = tuple(operation for operation in chain.operations if operation.axis != axis)
-    rest = _promise(tensor, replace(chain, operations=left), chain.source.origin) if left else chain.source
-    return rest, scales[0]
-
-
 def unrounded(tensor: LazyTensor) -> LazyTensor:
     """Returns the promise to compute with: a result of earlier steps is not rounded to a short dtype in between."""
     inner = inner_dtype(tensor.dtype)

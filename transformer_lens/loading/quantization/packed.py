@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transformer_lens.loading.quantization.beside import Beside
+
 # Rows from the first number up to the second.
 Run = tuple[int, int]
 
@@ -22,18 +24,17 @@ class Compute:
         shape: (rows, columns) = (outputs, inputs) of the matrix.
         dtype: Of the product of a 4-bit matrix; None takes the activation's.
         threshold: Of an 8-bit matrix: columns in which an activation is larger are multiplied in half precision.
-        column_scales: What its columns are multiplied by [columns]: the weight of a norm that is folded in beside the
-            bytes. The numbers are those of bitsandbytes times these; None for ones.
+        beside: What is done to it beside its bytes; None for nothing.
     """
 
     shape: tuple[int, int]
     dtype: torch.dtype | None = None
     threshold: float = 0.0
-    column_scales: Tensor | None = field(default=None, compare=False, repr=False)
+    beside: Beside | None = field(default=None, compare=False, repr=False)
 
     def moved(self, device: torch.device) -> Compute:
         """Returns the same on another device."""
-        return self if self.column_scales is None else replace(self, column_scales=self.column_scales.to(device))
+        return self if self.beside is None else replace(self, beside=self.beside.moved(device))
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Packing:
         storage_bytes: Size of an element of the tensor that holds the bytes.
         number_dtype: What the matrix was packed from, and is unpacked to; float32 where nothing says it.
         make: Returns the packed matrix.
-        column_scales: Returns what `compute` is to have as such; None for ones.
+        beside: Returns what `compute` is to have as such; None for nothing.
     """
 
     kind: str
@@ -88,11 +89,11 @@ class Packing:
     storage_bytes: int
     number_dtype: torch.dtype
     make: Callable[[], Packed] = field(repr=False)
-    column_scales: Callable[[], Tensor] | None = field(default=None, repr=False)
+    beside: Callable[[], Beside] | None = field(default=None, repr=False)
 
     def made_compute(self) -> Compute:
-        """Returns how the matrix is multiplied, with all that it is multiplied by."""
-        return self.compute if self.column_scales is None else replace(self.compute, column_scales=self.column_scales())
+        """Returns how the matrix is multiplied, with what is beside its bytes."""
+        return self.compute if self.beside is None else replace(self.compute, beside=self.beside())
 
     @property
     def shape(self) -> tuple[int, int]:

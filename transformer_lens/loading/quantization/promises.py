@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from transformer_lens.loading.quantization import bitsandbytes
+from transformer_lens.loading.quantization.beside import Beside
 from transformer_lens.loading.quantization.matrices import matrix_order
 from transformer_lens.loading.quantization.packed import Packed, Packing, Run
 from transformer_lens.loading.weights import Held, LazyTensor, Origin
@@ -66,8 +67,8 @@ def dequantized(promise: LazyTensor) -> LazyTensor:
 
     def make() -> Tensor:
         matrix = packing.make().dequantized()
-        if packing.column_scales is not None:
-            matrix.mul_(packing.column_scales())
+        if packing.beside is not None:
+            matrix = packing.beside().numbers(matrix)
         return matrix if order is None else order.from_matrix(matrix)
 
     return replace(
@@ -107,17 +108,18 @@ def repacked(
     return replace(out, shape=promise.shape, layout=promise.layout, sources=(promise,))
 
 
-def with_column_scales(promise: LazyTensor, scales: LazyTensor) -> LazyTensor:
-    """Returns a promise of a packed matrix whose columns are multiplied by a vector that is kept beside it.
+def with_beside(promise: LazyTensor, beside: Callable[[], Beside], nbytes: int) -> LazyTensor:
+    """Returns a promise of a packed matrix to which something is done beside its bytes; its parameter stays what it is.
 
     Args:
-        promise: Packed; its bytes and its parameter stay what they are.
-        scales: [columns], where the matrix lies.
+        promise: Packed.
+        beside: What is done.
+        nbytes: That it takes.
     """
     packing = _packing(promise)
-    assert scales.shape == packing.shape[1:] and packing.column_scales is None
-    beside = replace(packing, column_scales=scales.make, nbytes=packing.nbytes + scales.nbytes)
-    out = packed_promise(beside, promise.dtype, promise.held, promise.origin, promise.device)
+    assert packing.beside is None, promise.origin
+    changed = replace(packing, beside=beside, nbytes=packing.nbytes + nbytes)
+    out = packed_promise(changed, promise.dtype, promise.held, promise.origin, promise.device)
     return replace(out, shape=promise.shape, layout=promise.layout, sources=promise.sources)
 
 

@@ -13,11 +13,11 @@ from transformer_lens.loading.checkpoint.checkpoint import Checkpoint
 from transformer_lens.loading.conversion import Architecture, Converted, convert
 from transformer_lens.loading.conversion.convert import collapse
 from transformer_lens.loading.errors import QuantizedTensorError
-from transformer_lens.loading.processing.blocks import inner_dtype
-from transformer_lens.loading.processing.linear_chain import apart, recast
+from transformer_lens.loading.processing.linear_chain import recast
 from transformer_lens.loading.quantization import bitsandbytes
+from transformer_lens.loading.quantization.apart import taken_apart
 from transformer_lens.loading.quantization.on_load import is_matrix, packed_file, packed_parameters, skipped
-from transformer_lens.loading.quantization.promises import as_in_file, with_column_scales
+from transformer_lens.loading.quantization.promises import as_in_file
 from transformer_lens.loading.quantization.settings import Settings
 from transformer_lens.loading.request import Request
 from transformer_lens.loading.weights import LazyTensor, Weights
@@ -82,9 +82,9 @@ class Quantization:
         """Returns the promises with matrices packed, if that is asked for.
 
         What processing has left alone is packed as transformers packs it: a matrix of the file whole, which differs
-        from its parts where scales are packed. What processing has changed is packed by parameter. A norm that was
-        folded into a matrix of 4 bits is kept beside its bytes, as scales of its columns: they would spread within the
-        blocks that share a scale.
+        from its parts where scales are packed. What processing has changed is packed by parameter. What folding and
+        centring have done to a matrix of 4 bits is kept beside its bytes: it would spread the columns of a block, which
+        share a scale.
 
         Args:
             weights: Processed and placed.
@@ -98,23 +98,16 @@ class Quantization:
             return weights
         tied = self.architecture.ties(self.checkpoint.config)
         wanted = {name for name in weights if self._is_wanted(name, weights, tied)}
-        rests: dict[str, LazyTensor] = {}
-        norms: dict[str, LazyTensor] = {}
-        for name in wanted if settings.load_in_4bit else ():
-            found = apart(processed[name], _input_axis(processed[name]))
-            if found is not None:
-                rests[name], norms[name] = found
+        found = {name: taken_apart(processed[name]) for name in wanted} if settings.load_in_4bit else {}
+        parts = {name: part for name, part in found.items() if part is not None}
+        rests = {name: part.rest for name, part in parts.items()}
         out = weights.updated({name: recast(rest, dtype, weights[name].device) for name, rest in rests.items()})
         untouched = [name for name, tensor in processed.items() if rests.get(name, tensor) is unprocessed.get(name)]
         for device in dict.fromkeys(tensor.device for tensor in weights.values()):
             out = out.updated(self._packed_whole(untouched, device, file_cfg, dtype, tied, weights))
         left = [name for name, tensor in out.items() if tensor.packed is None and name in wanted]
         out = packed_parameters(out, left, settings)
-        beside = {
-            name: with_column_scales(out[name], recast(norm, inner_dtype(dtype), out[name].device))
-            for name, norm in norms.items()
-        }
-        return out.updated(beside)
+        return out.updated({name: part.onto(out[name], dtype) for name, part in parts.items()})
 
     def _packed_whole(
         self,
@@ -154,11 +147,13 @@ class Quantization:
 
     def kept(self, weights: Weights) -> tuple[tuple[str, str], ...]:
         """Returns (step, reason) of what processing has left as it is because of the packing."""
-        beside = [name for name, tensor in weights.items() if tensor.packed is not None and tensor.packed.column_scales]
+        beside = [name for name, tensor in weights.items() if tensor.packed is not None and tensor.packed.beside]
         if not beside:
             return ()
-        why = "columns that share a scale in 4 bits would spread: the norm's weight is kept beside them"
-        return ((f"fold_ln into the bytes of {', '.join(collapse(beside))}", why),)
+        why = (
+            "norms and means are kept beside them, exactly: folded in, they would spread what shares a scale of 4 bits"
+        )
+        return ((f"processing of the packed bytes of {', '.join(collapse(beside))}", why),)
 
     def facts(self, weights: Weights, converted: Converted) -> dict[str, Any]:
         """Returns what a report says."""
@@ -179,11 +174,6 @@ class Quantization:
             "bytes_packed": sum(tensor.nbytes for tensor in packed.values()),
             "dequantized": dequantized,
         }
-
-
-def _input_axis(tensor: LazyTensor) -> str:
-    """Returns the axis that a matrix sums over; that of the dimensions where heads are summed over, too."""
-    return tensor.layout.split()[-2]
 
 
 def _way(kind: str, nested: bool, dtype: torch.dtype | None) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from transformer_lens.loading.errors import CorruptCheckpointError, QuantizedTensorError
+from transformer_lens.loading.quantization.beside import ENTRIES
 from transformer_lens.loading.quantization.eight_bit import Packed8bit
 from transformer_lens.loading.quantization.four_bit import NestedScales, Packed4bit
 from transformer_lens.loading.quantization.packed import Compute, Packed, Packing
@@ -30,8 +31,6 @@ _DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat
 _PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
 _BLOCKSIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 _LONGEST_STATE = 4096
-# A state dict of ours has under this name what columns are multiplied by beside their bytes.
-COLUMN_SCALES = "column_scales"
 
 
 def with_packed_matrices(weights: Weights, settings: Settings, label: str) -> Weights:
@@ -195,26 +194,6 @@ def entries_of(state_dict: Mapping[str, Tensor], name: str) -> dict[str, Tensor]
     return found if is_packed else {}
 
 
-def column_scales_of(entries: Mapping[str, Tensor], columns: int, label: str) -> Tensor | None:
-    """Returns what a state dict of ours has the columns of a packed matrix multiplied by; None for ones.
-
-    Args:
-        entries: Of the matrix, by their last names.
-        columns: That it has.
-        label: What messages call it.
-
-    Raises:
-        CorruptCheckpointError: There is not one for each column.
-    """
-    scales = entries.get(COLUMN_SCALES)
-    if scales is not None and (tuple(scales.shape) != (columns,) or not scales.dtype.is_floating_point):
-        raise CorruptCheckpointError(
-            f"{label} has {columns} columns, and scales of them {tuple(scales.shape)} in {str(scales.dtype)[6:]}.\n"
-            "  is this state dict of one model?"
-        )
-    return scales
-
-
 def packed_from_entries(data: Tensor, entries: Mapping[str, Tensor], label: str) -> Packed:
     """Returns the packed matrix that a state dict of ours holds.
 
@@ -226,7 +205,10 @@ def packed_from_entries(data: Tensor, entries: Mapping[str, Tensor], label: str)
     Raises:
         CorruptCheckpointError: They do not fit each other.
     """
-    tensors = {"m.weight" if "SCB" in entries else "m": data, **{f"m.{part}": value for part, value in entries.items()}}
+    tensors = {
+        "m.weight" if "SCB" in entries else "m": data,
+        **{f"m.{part}": value for part, value in entries.items() if part not in ENTRIES},
+    }
     settings = Settings(load_in_8bit="SCB" in entries, load_in_4bit="SCB" not in entries)
     (promise,) = with_packed_matrices(Weights.from_state_dict(tensors), settings, label).values()
     assert promise.packed is not None
