@@ -20,8 +20,13 @@ def _merges(outer: int, inner: int, tensor: Tensor) -> bool:
 
 
 def _packed_product(x: Tensor, weight: Tensor, bias: Tensor | None, packing: Compute) -> Tensor:
-    """Returns ``x W^T + bias`` for a packed W [d_out d_in]; its kernels take matrices only."""
-    out = bitsandbytes.product(x.reshape(-1, x.shape[-1]), weight, bias, packing)
+    """Returns ``x W^T + bias`` for a packed W [d_out d_in] and what is beside it; the kernels take matrices only."""
+    beside = packing.beside
+    if beside is None:
+        out = bitsandbytes.product(x.reshape(-1, x.shape[-1]), weight, bias, packing)
+    else:
+        out = beside.written(bitsandbytes.product(beside.read(x).reshape(-1, x.shape[-1]), weight, None, packing))
+        out = out if bias is None else out + bias
     return out.reshape(*x.shape[:-1], packing.shape[0])
 
 

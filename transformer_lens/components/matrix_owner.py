@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.schema import MATRICES, axis_sizes
 from transformer_lens.loading.quantization import bitsandbytes
+from transformer_lens.loading.quantization.beside import beside_of
 from transformer_lens.loading.quantization.matrices import matrix_order
 from transformer_lens.loading.quantization.packed import Compute
 from transformer_lens.loading.quantization.stored import entries_of, packed_from_entries
@@ -45,6 +47,9 @@ class MatrixOwner(nn.Module):
         sizes = axis_sizes(self.cfg)
         axes = MATRICES[name.removeprefix("_")]
         matrix = bitsandbytes.packed_of(self._packed(name)).dequantized()
+        beside = self.packing[name].beside
+        if beside is not None:
+            matrix = beside.numbers(matrix)
         order = matrix_order(axes, [sizes[axis] for axis in axes.split()])
         return order.from_matrix(matrix.to(self.cfg.dtype))
 
@@ -67,6 +72,7 @@ class MatrixOwner(nn.Module):
             if device != parameter.device:
                 packed = bitsandbytes.packed_of(parameter).moved(lambda tensor: tensor.to(device))  # noqa: B023
                 self._parameters[name] = bitsandbytes.as_parameter(packed)
+                self.packing = {**self.packing, name: self.packing[name].moved(device)}
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -78,6 +84,9 @@ class MatrixOwner(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name in self.packing:
             entries = bitsandbytes.state_entries(self._packed(name))
+            beside = self.packing[name].beside
+            if beside is not None:
+                entries |= beside.entries()
             destination.update({f"{prefix}{name}.{part}": tensor for part, tensor in entries.items()})
 
     def _load_from_state_dict(
@@ -94,7 +103,9 @@ class MatrixOwner(nn.Module):
             found = packed_from_entries(data, entries, f"{prefix}{name}")
             if not local_metadata.get("assign_to_params_buffers", False):
                 found = found.moved(torch.clone)
-            known = self.packing.get(name, Compute(found.shape))
+                entries = {part: tensor.clone() for part, tensor in entries.items()}
+            beside = beside_of(entries, found.shape[1], f"{prefix}{name}")
+            known = replace(self.packing.get(name, Compute(found.shape)), beside=beside)
             self.packing = {**self.packing, name: known}
             ready[name] = bitsandbytes.as_parameter(found)
         taken = {f"{prefix}{name}.{part}" for name, entries in packed.items() for part in entries}

@@ -166,7 +166,7 @@ class Prepared:
             seconds=dict(self.seconds),
             memory=f"{PAGES}, threads: {load_threads()}" if held[Held.FRESH] else "",
             steps=self.plan.steps,
-            skipped=(*self.plan.skipped, *self.plan.kept),
+            skipped=(*self.plan.skipped, *self.plan.kept, *self.quantization.kept(self.weights)),
             read=self.converted.used,
             zero_filled=self.converted.zero_filled,
             tied=self.converted.tied,
@@ -215,8 +215,7 @@ def _decided(
             cfg.dtype = converted.weights["embed.W_E"].dtype
         plan = processing.plan(request.flags, cfg, [name for name, tensor in weights.items() if tensor.packed])
         done, cfg = processing.apply(plan, weights, cfg)
-        untouched = [name for name, tensor in done.items() if tensor is converted.weights.get(name)]
-        weights = quantization.pack(place(done, cfg), untouched, file_cfg, cfg.dtype)
+        weights = quantization.pack(place(done, cfg), done, converted.weights, file_cfg, cfg.dtype)
         quantization.require(weights)
         cached = processed.look_up(request.cache_processed, weights, checkpoint, plan, _name(cfg.dtype), request.io)
         if cached.outcome == processed.TAKEN:

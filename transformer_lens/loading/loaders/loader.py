@@ -56,12 +56,12 @@ class StateDictLoader(ABC):
         unfilled = [name for name, tensor in ready.items() if tensor.device.type == "meta"]
         if unfilled:
             raise MissingTensorError("The weights have no memory, only shapes: " + ", ".join(collapse(unfilled)))
+        computes = {name: packing.made_compute() for name in ready if (packing := weights[name].packed) is not None}
         for name, tensor in ready.items():
-            packing = weights[name].packed
-            if packing is None:
-                _put(*owners[name], tensor)
+            if name in computes:
+                _put_packed(*owners[name], tensor, computes[name])
             else:
-                _put_packed(*owners[name], tensor, packing.compute)
+                _put(*owners[name], tensor)
 
     @abstractmethod
     def keep(self, promise: LazyTensor) -> Tensor:

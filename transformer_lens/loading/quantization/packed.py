@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from transformer_lens.loading.quantization.beside import Beside
 
 # Rows from the first number up to the second.
 Run = tuple[int, int]
@@ -22,11 +24,17 @@ class Compute:
         shape: (rows, columns) = (outputs, inputs) of the matrix.
         dtype: Of the product of a 4-bit matrix; None takes the activation's.
         threshold: Of an 8-bit matrix: columns in which an activation is larger are multiplied in half precision.
+        beside: What is done to it beside its bytes; None for nothing.
     """
 
     shape: tuple[int, int]
     dtype: torch.dtype | None = None
     threshold: float = 0.0
+    beside: Beside | None = field(default=None, compare=False, repr=False)
+
+    def moved(self, device: torch.device) -> Compute:
+        """Returns the same on another device."""
+        return self if self.beside is None else replace(self, beside=self.beside.moved(device))
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,7 @@ class Packing:
         storage_bytes: Size of an element of the tensor that holds the bytes.
         number_dtype: What the matrix was packed from, and is unpacked to; float32 where nothing says it.
         make: Returns the packed matrix.
+        beside: Returns what `compute` is to have as such; None for nothing.
     """
 
     kind: str
@@ -80,6 +89,11 @@ class Packing:
     storage_bytes: int
     number_dtype: torch.dtype
     make: Callable[[], Packed] = field(repr=False)
+    beside: Callable[[], Beside] | None = field(default=None, repr=False)
+
+    def made_compute(self) -> Compute:
+        """Returns how the matrix is multiplied, with what is beside its bytes."""
+        return self.compute if self.beside is None else replace(self.compute, beside=self.beside())
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from transformer_lens.loading.quantization import bitsandbytes
+from transformer_lens.loading.quantization.beside import Beside
 from transformer_lens.loading.quantization.matrices import matrix_order
 from transformer_lens.loading.quantization.packed import Packed, Packing, Run
 from transformer_lens.loading.weights import Held, LazyTensor, Origin
@@ -66,6 +67,8 @@ def dequantized(promise: LazyTensor) -> LazyTensor:
 
     def make() -> Tensor:
         matrix = packing.make().dequantized()
+        if packing.beside is not None:
+            matrix = packing.beside().numbers(matrix)
         return matrix if order is None else order.from_matrix(matrix)
 
     return replace(
@@ -103,6 +106,21 @@ def repacked(
     changed = replace(packing, make=lambda: change(packing.make()))
     out = packed_promise(changed, promise.dtype, held, promise.origin, device or promise.device)
     return replace(out, shape=promise.shape, layout=promise.layout, sources=(promise,))
+
+
+def with_beside(promise: LazyTensor, beside: Callable[[], Beside], nbytes: int) -> LazyTensor:
+    """Returns a promise of a packed matrix to which something is done beside its bytes; its parameter stays what it is.
+
+    Args:
+        promise: Packed.
+        beside: What is done.
+        nbytes: That it takes.
+    """
+    packing = _packing(promise)
+    assert packing.beside is None, promise.origin
+    changed = replace(packing, beside=beside, nbytes=packing.nbytes + nbytes)
+    out = packed_promise(changed, promise.dtype, promise.held, promise.origin, promise.device)
+    return replace(out, shape=promise.shape, layout=promise.layout, sources=promise.sources)
 
 
 def owned(packed: Packed) -> Packed:

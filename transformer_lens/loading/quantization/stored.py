@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from transformer_lens.loading.errors import CorruptCheckpointError, QuantizedTensorError
+from transformer_lens.loading.quantization.beside import ENTRIES
 from transformer_lens.loading.quantization.eight_bit import Packed8bit
 from transformer_lens.loading.quantization.four_bit import NestedScales, Packed4bit
 from transformer_lens.loading.quantization.packed import Compute, Packed, Packing
@@ -204,7 +205,10 @@ def packed_from_entries(data: Tensor, entries: Mapping[str, Tensor], label: str)
     Raises:
         CorruptCheckpointError: They do not fit each other.
     """
-    tensors = {"m.weight" if "SCB" in entries else "m": data, **{f"m.{part}": value for part, value in entries.items()}}
+    tensors = {
+        "m.weight" if "SCB" in entries else "m": data,
+        **{f"m.{part}": value for part, value in entries.items() if part not in ENTRIES},
+    }
     settings = Settings(load_in_8bit="SCB" in entries, load_in_4bit="SCB" not in entries)
     (promise,) = with_packed_matrices(Weights.from_state_dict(tensors), settings, label).values()
     assert promise.packed is not None
