@@ -52,8 +52,8 @@ FULL = LoadReport(
     links={"config.json": "/store/1"},
 )
 BARE = dataclasses.replace(
-    FULL, revision=None, bytes_per_device={"cpu": 1}, io="", memory="", steps=(), skipped=(), read=(), zero_filled=(), tied=(),
-    dropped={}, savings=(), links={},
+    FULL, revision=None, bytes_per_device={"cpu": 1}, io="", memory="", steps=(), skipped=(), read=(),
+    zero_filled=(), tied=(), dropped={}, savings=(), links={},
     quantization="", packed=(), bytes_packed=0, dequantized={},
     processed_cache="", processed_cache_file="", processed_cache_reason="",
 )  # fmt: skip
