@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
 from matrix.cells import quick_paths, read_cells  # noqa: E402
-from matrix.table import RESULTS  # noqa: E402
+from matrix.table import RESULTS, result_file  # noqa: E402
 
 CELLS = read_cells()
 # What a test run needs of this tree beside the package, which is installed.
@@ -80,7 +80,7 @@ def cell(session: nox.Session, name: str) -> None:
     session.chdir(tree)
     try:
         session.run(
-            "python", "-m", "matrix.record", name, str(RESULTS / f"{name}.json"), scope,
+            "python", "-m", "matrix.record", name, str(result_file(name, scope == "quick")), scope,
             "-q", "-p", "no:cacheprovider", *filters, *paths,
             env={"PYTHONPATH": None, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")},
         )  # fmt: skip

@@ -8,7 +8,7 @@ import sys
 
 from demo.smollm2 import bring_gguf
 from matrix.cells import ROOT, read_cells, select
-from matrix.table import DOCUMENT, RESULTS, document, is_green, read_results, table
+from matrix.table import DOCUMENT, document, is_green, read_results, result_file, table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,22 +17,32 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("cells", nargs="*", help="names of constraints/matrix.toml; none means all")
     parser.add_argument("--quick", action="store_true", help="only the tests listed there as quick")
     parser.add_argument("--remove", action="store_true", help="remove each environment when its tests are done")
+    parser.add_argument("--stored", action="store_true", help="run nothing: tell what the last run of each cell left")
     asked = parser.parse_args(arguments)
     cells = read_cells()
     chosen = [cell.name for cell in select(asked.cells, cells)]
-    bring_gguf()  # once, for all cells
-    options = [option for option in ("quick", "remove") if getattr(asked, option)]
-    for name in chosen:
-        (RESULTS / f"{name}.json").unlink(missing_ok=True)
-        nox = [sys.executable, "-m", "nox", "-f", str(ROOT / "noxfile.py"), "-s", f"cell({name})"]
-        subprocess.run([*nox, "--", *(f"--{option}" for option in options)], cwd=ROOT, stdin=subprocess.DEVNULL)
-    results = read_results(chosen)
+    if not asked.stored:
+        _run(chosen, asked.quick, asked.remove)
+    results = read_results(chosen, quick=asked.quick)
     print(table(results))
-    stored = {name: result for name, result in read_results(cells).items() if result and result["scope"] == "all"}
-    if not asked.quick and len(stored) == len(cells):
+    # The document is of every cell, whichever of them this run was about.
+    stored = read_results(cells)
+    missing = [name for name, result in stored.items() if result is None]
+    if not asked.quick and not missing:
         DOCUMENT.write_text(document(stored))
-        print(f"wrote {DOCUMENT.relative_to(ROOT)}")
+        print(f"wrote {DOCUMENT.name}")
+    elif not asked.quick:
+        print(f"{DOCUMENT.name} waits for {', '.join(missing)}")
     return 0 if all(is_green(result) for result in results.values()) else 1
+
+
+def _run(names: list[str], quick: bool, remove: bool) -> None:
+    bring_gguf()  # once, for all cells
+    options = [f"--{option}" for option, wanted in (("quick", quick), ("remove", remove)) if wanted]
+    for name in names:
+        result_file(name, quick).unlink(missing_ok=True)
+        nox = [sys.executable, "-m", "nox", "-f", str(ROOT / "noxfile.py"), "-s", f"cell({name})"]
+        subprocess.run([*nox, "--", *options], cwd=ROOT, stdin=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

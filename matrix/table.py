@@ -19,11 +19,16 @@ SHOWN = ("python", "torch", "transformers", "accelerate", "bitsandbytes", "numpy
 ALSO = ("huggingface_hub", "tokenizers", "safetensors", "jaxtyping", "einops", "peft", "gguf")
 
 
-def read_results(names: Iterable[str], folder: Path = RESULTS) -> dict[str, Result | None]:
+def result_file(name: str, quick: bool = False, folder: Path = RESULTS) -> Path:
+    """Returns where the result of a cell is kept; a quick run leaves that of every test as it was."""
+    return folder / (f"{name}.quick.json" if quick else f"{name}.json")
+
+
+def read_results(names: Iterable[str], folder: Path = RESULTS, quick: bool = False) -> dict[str, Result | None]:
     """Returns the stored result of each cell; None for one that never came to its tests."""
     found: dict[str, Result | None] = {}
     for name in names:
-        file = folder / f"{name}.json"
+        file = result_file(name, quick, folder)
         found[name] = json.loads(file.read_text()) if file.exists() else None
     return found
 

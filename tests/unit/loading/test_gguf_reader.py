@@ -214,7 +214,7 @@ STRETCHED = {
     "qwen2-yarn-betas": Variant(
         "Qwen2Config", stretched("qwen2", **_YARN, beta_fast=8.0, beta_slow=2.0).settings, "4.55"
     ),
-    "mistral-yarn": Variant("MistralConfig", stretched("mistral", **_YARN).settings, "4.55"),
+    "mistral-yarn": Variant("MistralConfig", stretched("mistral", **_YARN).settings, "5.0"),
     "phi3-longrope": VARIANTS["phi3-longrope"],
     "phi3-mini": VARIANTS["phi3-mini"],
 }
