@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,21 @@ from typing import Any
 import pytest
 import torch
 
-from tests.integration.quantized_models import save_unpacked
+from tests.integration.quantized_models import FAMILIES, save_unpacked
+from tests.tiny_models import VARIANTS, make_model
 from transformer_lens import HookedTransformer
 from transformer_lens.loading import QuantizedTensorError, UnsupportedArchitectureError
 
 TOKENS = torch.tensor([[1, 5, 9, 70, 3, 11, 40], [2, 2, 60, 8, 101, 7, 33]])
 BLOCK, LARGEST_FP8 = 128, 448.0
+
+
+def saved(folder: Path, **sizes: int) -> Path:
+    """Saves a float model of a Llama whose heads share keys."""
+    variant = VARIANTS["llama-gqa"]
+    settings = {**variant.settings, **FAMILIES["llama-gqa"], **sizes}
+    make_model(dataclasses.replace(variant, settings=settings)).save_pretrained(folder)
+    return folder
 
 
 def rewrite(folder: Path, quantization: dict[str, Any], pack: Any) -> dict[str, torch.Tensor]:
@@ -84,12 +94,19 @@ def unpacked_as_meant(folder: Path, meant: dict[str, torch.Tensor], theirs: Any)
 @pytest.mark.filterwarnings("ignore")
 def test_fp8(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", minversion="5.0")
-    meant = rewrite(save_unpacked("llama-gqa", tmp_path), FP8, fp8)
+    # Matrices of one block, and of whole ones.
+    meant = rewrite(saved(tmp_path, intermediate_size=256), FP8, fp8)
     with pytest.raises(QuantizedTensorError, match="packed by fp8"):
         HookedTransformer.from_pretrained(tmp_path, device="cpu")
     settings = transformers.FineGrainedFP8Config(dequantize=True)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=settings).float().eval()
     unpacked_as_meant(tmp_path, meant, theirs)
+
+
+def test_fp8_blocks_that_transformers_would_scale_wrongly_are_refused(tmp_path: Path) -> None:
+    rewrite(saved(tmp_path, intermediate_size=192), FP8, fp8)
+    with pytest.raises(QuantizedTensorError, match=r"(?s)mlp.*\(1.., 1..\) are cut by its end"):
+        HookedTransformer.from_pretrained(tmp_path, device="cpu", dequantize=True)
 
 
 @pytest.mark.filterwarnings("ignore")
