@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import first_logits, growth, load, processes, sweep
+from benchmarks import first_logits, growth, load, processes, quantized, sweep
 from benchmarks.checkpoint import CACHE
 from benchmarks.environments import default_folder
 from benchmarks.results import OUT
@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     shared = ["--data", str(options.data), "--out", str(options.out), *(["--full"] if options.full else [])]
     load.main([*shared, "--envs", str(options.envs)])
+    quantized.main([*shared, "--envs", str(options.envs)])
     for command in (first_logits, processes, sweep, growth):
         command.main(shared)
 

@@ -256,17 +256,19 @@ def describe_logits(result):
     }
 
 
-def packed(folder, arguments):
+def packed(folder, tokenizer, arguments, processed=False):
     """This project, on a packed checkpoint or packing on load."""
     import bitsandbytes  # noqa: F401  # lazily imported inside the load
-    from transformers import AutoTokenizer
 
     from transformer_lens import HookedTransformer
 
-    # A tokenizer's tables are no weights.
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    load = HookedTransformer.from_pretrained_no_processing
-    return lambda: load(folder, device="cpu", progress=False, tokenizer=tokenizer, **arguments)
+    if tokenizer is not None:
+        from transformers import AutoTokenizer
+
+        # A tokenizer's tables are no weights.
+        arguments = {**arguments, "tokenizer": AutoTokenizer.from_pretrained(tokenizer)}
+    load = HookedTransformer.from_pretrained if processed else HookedTransformer.from_pretrained_no_processing
+    return lambda: load(folder, device="cpu", progress=False, **arguments)
 
 
 def packed_live(folder):
@@ -289,12 +291,30 @@ def packed_by_transformers(folder):
     return lambda: AutoModelForCausalLM.from_pretrained(folder)
 
 
-def describe_packed(result):
-    """Says what a load has packed; nothing of what is not ours."""
+def packed_by_transformer_lens_3(name, folder):
+    """transformer-lens 3, which takes packed weights from a live model, under an official name."""
+    from transformers import AutoModelForCausalLM
+
     from transformer_lens import HookedTransformer
 
-    if not isinstance(result, HookedTransformer):
-        return {}
-    report = result.load_report
-    total = report.bytes_mapped + report.bytes_borrowed + report.bytes_allocated
-    return {"packed": report.bytes_packed, "total": total, "largest": report.largest_tensor}
+    hf_model = AutoModelForCausalLM.from_pretrained(folder)
+    return lambda: HookedTransformer.from_pretrained_no_processing(name, hf_model=hf_model, device="cpu")
+
+
+def describe_packed(result):
+    """Says what a load has packed, whoever did: bytes of matrices and of their scales."""
+    from machine import versions
+
+    def scales(parameter):
+        state = vars(parameter).get("quant_state")
+        if state is None:
+            return [] if vars(parameter).get("SCB") is None else [parameter.SCB]
+        return [state.absmax, *([state.state2.absmax] if state.nested else [])]
+
+    found = {id(p): p for p in result.parameters() if type(p).__name__ in ("Params4bit", "Int8Params")}
+    tensors = [tensor for p in found.values() for tensor in (p.data, *scales(p))]
+    return {
+        "packed": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        "matrices": len(found),
+        "versions": versions(("torch", "transformers", "bitsandbytes", "transformer-lens")),
+    }

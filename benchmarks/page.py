@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import first_logits, growth, load, processes, sweep
+from benchmarks import first_logits, growth, load, processes, quantized, sweep
 from benchmarks.machine import GIB
 from benchmarks.memory import ROOT
 from benchmarks.page_cache import COLD, WARM
@@ -74,6 +74,12 @@ def _parts(results: Mapping[str, Any], source: str) -> Iterator[str]:
     if results.get("sweep"):
         yield "## One model after another\n"
         yield from (as_markdown(sweep.as_table(entry)) for entry in results["sweep"].values())
+    if results.get("quantized"):
+        yield "## Packed models\n"
+        for entry in results["quantized"].values():
+            yield as_markdown(quantized.as_table(entry))
+            if "kl" in entry:
+                yield as_markdown(quantized.as_kl_table(entry))
     if results.get("growth"):
         yield "## How cost grows\n\n![Seconds and peak private memory against size](figures/growth.svg)\n"
         yield from (as_markdown(growth.as_table(entry)) for entry in results["growth"].values())

@@ -35,7 +35,7 @@ from transformer_lens.loading.memory.threads import load_threads, one_thread_eac
 from transformer_lens.loading.placement.devices import place
 from transformer_lens.loading.processing import Plan
 from transformer_lens.loading.progress import byte_progress
-from transformer_lens.loading.quantization.methods import BITSANDBYTES, method_of, refuse
+from transformer_lens.loading.quantization.methods import BITSANDBYTES, FP8, method_of, refuse, refuse_cut_blocks
 from transformer_lens.loading.quantization.quantization import Quantization
 from transformer_lens.loading.quantization.settings import settings_of
 from transformer_lens.loading.quantization.stored import with_packed_matrices
@@ -280,7 +280,9 @@ def _open(request: Request, source: Source | None) -> tuple[Checkpoint, Architec
     method = method_of(config, source.label)
     if method is not None and method != BITSANDBYTES:
         refuse(method, source.label, request.dequantize)
-        architectures.find(config, source.label)
+        skip = architectures.find(config, source.label).beyond(request.first_n_layers)
+        if method == FP8:
+            refuse_cut_blocks(open_checkpoint(source, config, skip, request.io).weights, config, source.label)
         return _open_live(load_dequantized(source, method), source.label, request)
     architecture = architectures.find(config, source.label)
     skip = architecture.beyond(request.first_n_layers)

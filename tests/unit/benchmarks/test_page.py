@@ -101,3 +101,13 @@ def test_the_committed_page_is_made_of_the_committed_results():
     source = kept.newest()
     written = (pages.DOCS / pages.PAGE).read_text()
     assert written == pages.page(json.loads(source.read_text()), f"benchmarks/results/{source.name}")
+
+
+def test_packed_loads_are_on_the_page_with_what_failed():
+    load = {"seconds": [2.0], "peak": [2**29], "kept": [2**28], "facts": {"packed": 2**30}}
+    loads = {"ours, packed": load, "theirs, packed": {"failed": "RuntimeError: no", "peak_at_failure": 0}}
+    entry = {**ABOUT, "title": "A small model", "loads": loads, "kl": {"nf4": [0.25, 0.125]}}
+    text = pages.page({"quantized": {"small": entry}}, "results.json")
+    assert "## Packed models" in text and "A small model, nf4 with nested scales" in text
+    assert "| ours, packed | 2.00 | 0.500 | 0.250 | 1.000 | 0.50 |" in text
+    assert "RuntimeError: no" in text and "| nf4 | 0.2500 | 0.1250 |" in text

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformer_lens.loading.errors import QuantizedTensorError
+from transformer_lens.loading.weights import Weights
 
 BITSANDBYTES = "bitsandbytes"
+FP8 = "fp8"
+_BLOCK_SCALES = "_scale_inv"
 # Methods that transformers can undo while it loads, each with the class of config and the argument that says so.
 UNDONE_BY_TRANSFORMERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "fp8": ("FineGrainedFP8Config", {"dequantize": True}),
+    FP8: ("FineGrainedFP8Config", {"dequantize": True}),
     "mxfp4": ("Mxfp4Config", {"dequantize": True}),
     "compressed-tensors": ("CompressedTensorsConfig", {"run_compressed": False}),
 }
@@ -54,3 +57,31 @@ def refuse(method: str, label: str, dequantize: bool) -> None:
         f"{label} holds weights packed by {method}: bitsandbytes' are the ones that are loaded packed."
         f" Nothing was read.\n  {step}\n  load_in_4bit=True packs an unpacked checkpoint while it is loaded."
     )
+
+
+def refuse_cut_blocks(weights: Weights, config: Mapping[str, Any], label: str) -> None:
+    """Raises where transformers would take the wrong scales of blocks: it divides a matrix evenly among them.
+
+    That is wrong where the last block of a matrix is cut by its end.
+
+    Args:
+        weights: Of an fp8 checkpoint; headers are enough.
+        config: Its config.json.
+        label: What messages call it.
+
+    Raises:
+        QuantizedTensorError: A matrix has such a block.
+    """
+    block = config["quantization_config"].get("weight_block_size")
+    if not isinstance(block, list) or len(block) != 2:
+        return
+    for name, scales in weights.items():
+        matrix = weights.get(name.removesuffix(_BLOCK_SCALES)) if name.endswith(_BLOCK_SCALES) else None
+        if matrix is None or len(matrix.shape) != len(scales.shape) or len(scales.shape) != 2:
+            continue
+        if any(count > 1 and size != count * each for size, count, each in zip(matrix.shape, scales.shape, block)):
+            raise QuantizedTensorError(
+                f"{label} is packed by fp8 in blocks of {block[0]} x {block[1]}, and the last ones of "
+                f"{name.removesuffix(_BLOCK_SCALES)} {matrix.shape} are cut by its end: transformers would take wrong "
+                "scales.\n  Load an unpacked checkpoint of the same model."
+            )
