@@ -34,10 +34,10 @@ WAYS = {
 }
 
 
-def weigh_processes(folder: Path, way: str, count: int) -> dict[str, int]:
-    """Returns the summed growth of `count` processes that hold one model, in bytes."""
+def weigh_processes(folders: Sequence[Path], way: str) -> dict[str, int]:
+    """Returns the summed growth of processes that each hold the model of a folder, in bytes."""
     with ExitStack() as stack:
-        children = [stack.enter_context(Steps(f"{STEPPED}:hold", str(folder), way)) for _ in range(count)]
+        children = [stack.enter_context(Steps(f"{STEPPED}:hold", str(folder), way)) for folder in folders]
         # The levels are taken when all are there: pages of libraries are shared by all from then on.
         for child in children:
             child.proportional_level = proportional_memory(child.pid)
@@ -74,7 +74,7 @@ def measure_shape(folder: Path, shape: Shape, count: int, say: Any) -> dict[str,
         say(f"{shape.title}: {title}")
         ways[way] = {
             "title": title,
-            "processes": weigh_processes(folder, way, count),
+            "processes": weigh_processes([folder] * count, way),
             "workers": weigh_workers(folder, way, count),
         }
     return {"title": shape.title, "dtype": shape.dtype, "bytes": shape.nbytes, "count": count, "ways": ways}

@@ -9,8 +9,6 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from transformer_lens.loading.memory import processed
 from transformer_lens.loading.report import gib
@@ -31,22 +29,13 @@ def list_entries(as_json: AsJson = False) -> None:
         _print_json({"folder": str(processed.cache_folder()), "entries": [_plain(entry) for entry in found]})
         return
     total = sum(entry.nbytes for entry in found)
-    table = Table(title=f"{processed.cache_folder()}: {gib(total)}", title_justify="left")
-    table.add_column("key", no_wrap=True, min_width=12)
-    for head in ("checkpoint", "size", "dtype", "processed by", "created", "last used"):
-        table.add_column(head, justify="right" if head == "size" else "left", overflow="fold")
+    typer.echo(f"{processed.cache_folder()}: {gib(total)}" + ("" if found else ", no entries"))
     for entry in found:
-        label = f"[red]broken[/red]: {entry.problem}" if entry.problem else entry.label
-        table.add_row(
-            entry.key[:12],
-            label,
-            gib(entry.nbytes),
-            entry.dtype,
-            ", ".join(entry.flags),
-            f"{entry.created:%Y-%m-%d %H:%M}",
-            f"{entry.last_used:%Y-%m-%d %H:%M}",
+        typer.echo(
+            f"{entry.key[:12]}  {gib(entry.nbytes):>10}  {entry.dtype:<8}  "
+            f"used {entry.last_used:%Y-%m-%d %H:%M}, made {entry.created:%Y-%m-%d %H:%M}"
         )
-    Console().print(table)
+        typer.echo(f"  broken: {entry.problem}" if entry.problem else f"  {entry.label}: {', '.join(entry.flags)}")
 
 
 @app.command()
@@ -58,7 +47,7 @@ def clear(keys: Keys = None, as_json: AsJson = False) -> None:
     if as_json:
         _print_json({"removed": count, "bytes_freed": freed})
     else:
-        Console().print(f"{count} removed, {gib(freed)} freed in {processed.cache_folder()}")
+        typer.echo(f"{count} removed, {gib(freed)} freed in {processed.cache_folder()}")
 
 
 @app.command()
@@ -68,12 +57,11 @@ def verify(keys: Keys = None, as_json: AsJson = False) -> None:
     if as_json:
         _print_json({"entries": found, "broken": [key for key, problems in found.items() if problems]})
     else:
-        table = Table(title=str(processed.cache_folder()), title_justify="left")
-        table.add_column("key")
-        table.add_column("what was found", overflow="fold")
+        typer.echo(f"{processed.cache_folder()}: {len(found)} read")
         for key, problems in found.items():
-            table.add_row(key[:12], "[red]" + "\n".join(problems) + "[/red]" if problems else "whole and right")
-        Console().print(table)
+            typer.echo(f"{key[:12]}  {'broken' if problems else 'whole and right'}")
+            for problem in problems:
+                typer.echo(f"  {problem}")
     if any(found.values()):
         raise typer.Exit(BROKEN)
 
@@ -88,7 +76,7 @@ def _chosen(keys: list[str] | None) -> list[processed.Entry]:
         fitting = [entry for entry in found if entry.key.startswith(key)]
         if len(fitting) != 1:
             what = "no entry has" if not fitting else f"{len(fitting)} entries have"
-            Console(stderr=True).print(f"{what} a key that starts with {key!r}; `transformer-lens cache list` has all.")
+            typer.echo(f"{what} a key that starts with {key!r}; `transformer-lens cache list` has all.", err=True)
             raise typer.Exit(UNKNOWN)
         out[fitting[0].key] = fitting[0]
     return list(out.values())

@@ -112,7 +112,7 @@ def _gpus() -> list[GPU]:
 
 def _abilities(versions: dict[str, str | None]) -> list[Ability]:
     """Returns what can be done, with the reason; the rules are those of the code that does it."""
-    cuda = torch.cuda.is_available()
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     bits = versions["bitsandbytes"]
     return [
         Ability(
@@ -121,7 +121,7 @@ def _abilities(versions: dict[str, str | None]) -> list[Ability]:
             "torch has load_state_dict(assign=True)" if can_assign() else "takes torch 2.1 or later",
         ),
         Ability("CUDA", cuda, f"CUDA {torch.version.cuda}" if cuda else "this torch sees no CUDA device"),
-        Ability("MPS", torch.backends.mps.is_available(), "by torch.backends.mps.is_available()"),
+        Ability("MPS", mps, "Apple's GPU is there" if mps else "this torch sees no MPS device"),
         _package(
             f"tokenizers and hf_model=, of transformers' generation {(versions['transformers'] or '?').split('.')[0]}",
             "transformers",

@@ -16,6 +16,9 @@ from transformer_lens.loading.conversion.convert import collapse
 from transformer_lens.loading.inspection import Inspection
 from transformer_lens.loading.report import gib
 
+# Columns below which a table would be folded more than it is read.
+_WIDE = 120
+
 
 @takes_load_options
 def inspect(name: NAME, *, json: JSON = False, arguments: dict[str, Any]) -> None:
@@ -44,6 +47,17 @@ def _show(found: Inspection) -> None:
     else:
         console.print(Text("  no table of ours takes it:"))
         console.print(Text("    " + found.problem.replace("\n", "\n    ")))
+    if console.width < _WIDE:
+        for name, dtype, shape, nbytes, what in found.rows():
+            console.print(Text(name))
+            console.print(Text(f"    {dtype} {shape} {nbytes}  {what}"))
+    else:
+        console.print(_table(found))
+    if found.zero_filled:
+        console.print(Text(f"  zero-filled, the file has nothing for: {', '.join(collapse(found.zero_filled))}"))
+
+
+def _table(found: Inspection) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for head in ("tensor", "dtype", "shape"):
         table.add_column(head, overflow="fold")
@@ -51,6 +65,4 @@ def _show(found: Inspection) -> None:
     table.add_column("", overflow="fold")
     for row in found.rows():
         table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
-    if found.zero_filled:
-        console.print(Text(f"  zero-filled, the file has nothing for: {', '.join(collapse(found.zero_filled))}"))
+    return table

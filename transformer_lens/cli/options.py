@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Optional, get_type_hints
 
+import torch
 import typer
 
 from transformer_lens.loading.errors import LoadingError
@@ -112,6 +113,7 @@ def takes_load_options(command: Callable[..., None]) -> Callable[..., None]:
     def run(**given: Any) -> None:
         found = {option.name: given.pop(option.name) for option in OPTIONS}
         try:
+            _check_device(found["device"])
             command(**given, arguments=_given(found))
         except (LoadingError, ValueError) as error:
             typer.echo(f"{type(error).__name__}: {error}", err=True)
@@ -122,6 +124,30 @@ def takes_load_options(command: Callable[..., None]) -> Callable[..., None]:
     run.__dict__["__signature__"] = inspect.Signature(parameters)
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _check_device(name: str | None) -> None:
+    """Raises where a device is spelled as none is; whether it is there is asked by those who load onto it."""
+    try:
+        torch.device(name or "cpu")
+    except RuntimeError:
+        raise ValueError(f"--device {name} is no device; it is cpu, cuda, cuda:1 … or mps.") from None
+
+
+def require_device(name: str | None) -> None:
+    """Raises before anything is read for a device that is not there.
+
+    Raises:
+        ValueError: It is not there.
+    """
+    device = torch.device(name or "cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.type == "cuda" and (device.index or 0) >= count) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise ValueError(
+            f"--device {name}: this torch sees no such device; `transformer-lens doctor` says what is here."
+        )
 
 
 def _given(found: dict[str, Any]) -> dict[str, Any]:

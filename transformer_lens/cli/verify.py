@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from transformer_lens.cli.options import NAME, takes_load_options
+from transformer_lens.cli.options import NAME, require_device, takes_load_options
 
 
 @takes_load_options
@@ -18,6 +18,7 @@ def verify(name: NAME, *, arguments: dict[str, Any]) -> None:
     """
     from transformer_lens import HookedTransformer, loading
 
+    require_device(arguments.get("device"))
     given = HookedTransformer.from_pretrained(name, **arguments) if arguments else name
     found = loading.verify(given, show=False)
     typer.echo(str(found))

@@ -276,3 +276,21 @@ def test_the_library_does_not_import_the_command():
     code = "import sys, transformer_lens; print([name for name in ('typer', 'click', 'rich') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("command", ["load", "verify"])
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+def test_a_device_that_is_not_there_ends_with_two(llama, command, device):
+    assert f"--device {device}" in said(command, llama, "--device", device, code=2)
+
+
+def test_a_narrow_terminal_gets_two_lines_a_tensor(llama, capsys, monkeypatch):
+    from transformer_lens.cli import inspect as command
+    from transformer_lens.loading import Request, inspect_checkpoint
+
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    command._show(inspect_checkpoint(Request(llama)))
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("model.norm.weight")
+    assert "-> ln_final.w [d_model]" in lines[at + 1]
