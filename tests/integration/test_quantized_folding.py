@@ -12,13 +12,17 @@ import pytest
 import torch
 
 from benchmarks.quantized import KINDS, TEXT
-from tests.integration.quantized_models import FAMILIES, WAYS, config, load_packed, save_unpacked
+from tests.integration.quantized_models import FAMILIES, WAYS, config, load_packed, packing_library, save_unpacked
 from transformer_lens import HookedTransformer
 from transformer_lens.loading import CorruptCheckpointError
 
-pytest.importorskip("bitsandbytes")
 TOKENS = torch.tensor([[1, 5, 9, 70, 3, 11, 40], [2, 2, 60, 8, 101, 7, 33]])
 FOUR_BITS = [way for way in WAYS if WAYS[way].get("load_in_4bit")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _library() -> Any:
+    return packing_library()
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -206,7 +206,7 @@ class Weights(Mapping[str, LazyTensor]):
         return {name: tensor.make() for name, tensor in self._items.items()}
 
 
-@cache
+@functools.cache
 def element_size(dtype: torch.dtype) -> int:
     """Returns the bytes of one element, also on a torch without ``dtype.itemsize`` (before 2.1)."""
     return torch.empty((), dtype=dtype).element_size()

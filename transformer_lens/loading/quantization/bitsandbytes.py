@@ -276,10 +276,32 @@ def product(x: Tensor, parameter: Tensor, bias: Tensor | None, compute: Compute)
         return _product_8bit(x, parameter, bias, compute)
     dtype = x.dtype if compute.dtype is None else compute.dtype
     state = vars(parameter)["quant_state"]
+    out: Tensor
     if bias is not None:
         bias = bias.to(dtype)
-    out: Tensor = _library().matmul_4bit(x.to(dtype), parameter.t(), bias=bias, quant_state=state)
+    if x.device.type == "cpu" and compute.shape[1] % state.blocksize:
+        out = _UnpackedProduct.apply(x.to(dtype), parameter)  # type: ignore[no-untyped-call]
+        return (out if bias is None else out + bias).to(x.dtype)
+    out = _library().matmul_4bit(x.to(dtype), parameter.t(), bias=bias, quant_state=state)
     return out.to(x.dtype)
+
+
+class _UnpackedProduct(torch.autograd.Function):
+    """``x W^T`` by our own numbers of W, where rows end inside blocks of scales.
+
+    bitsandbytes' CPU kernels (0.50.2) begin each row with a new scale, and so give wrong numbers there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, parameter: Tensor) -> Tensor:
+        """Multiplies, and remembers the packed matrix alone."""
+        ctx.parameter = parameter
+        return x @ packed_of(parameter).dequantized().to(x.dtype).t()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Returns the gradient of `x`; a packed matrix has none."""
+        return gradient @ packed_of(ctx.parameter).dequantized().to(gradient.dtype), None
 
 
 def _product_8bit(x: Tensor, parameter: Tensor, bias: Tensor | None, compute: Compute) -> Tensor:
