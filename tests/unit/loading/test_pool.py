@@ -9,7 +9,8 @@ import torch
 from transformer_lens.loading.errors import CorruptCheckpointError, MissingTensorError
 from transformer_lens.loading.memory import pool
 from transformer_lens.loading.memory.arithmetic import on_the_way
-from transformer_lens.loading.memory.pool import in_file_order, keep_all
+from transformer_lens.loading.memory.order import in_file_order
+from transformer_lens.loading.memory.pool import keep_all
 from transformer_lens.loading.memory.threads import one_thread_each
 from transformer_lens.loading.processing.linear_chain import recast
 from transformer_lens.loading.weights import Held, LazyTensor, Origin, Span, Weights

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from transformer_lens.loading.memory import available
+from transformer_lens.loading.memory.order import in_file_order
 from transformer_lens.loading.weights import Held, Joint, LazyTensor, Weights
 
 MAIN_MEMORY = "cpu"
@@ -110,9 +111,9 @@ def peak_of(weights: Weights, mode: str, device: str = MAIN_MEMORY) -> int:
     """Returns the bytes that a load takes of a device at most."""
     kept = peak = 0
     waiting: Waiting = {}
-    for promise in weights.values():
+    for name in in_file_order(weights):
         idle = _idle(waiting)
-        need = _loaded(promise, mode, device, waiting)
+        need = _loaded(weights[name], mode, device, waiting)
         peak = max(peak, kept + idle + need.peak)
         kept += need.kept
     return max(peak, kept)

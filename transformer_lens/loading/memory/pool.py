@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from transformer_lens.loading.memory.arithmetic import on_the_way
+from transformer_lens.loading.memory.order import in_file_order, place_of, spans_of
 from transformer_lens.loading.memory.read_ahead import ReadAhead
 from transformer_lens.loading.memory.staging import rings
-from transformer_lens.loading.weights import Held, LazyTensor, Span
+from transformer_lens.loading.weights import Held, LazyTensor
 
 # What threads may make on the way together, where the neediest promise takes less.
 ROOM = 64 << 20
@@ -66,22 +66,6 @@ def keep_all(
     return line.results()
 
 
-def in_file_order(weights: Mapping[str, LazyTensor]) -> list[str]:
-    """Returns the names of weights in the order of the largest piece of a file that each is made of; others first."""
-    return sorted(weights, key=lambda name: _place(weights[name]))
-
-
-def _place(promise: LazyTensor) -> Span:
-    return max(sorted(spans_of(promise)), key=lambda span: span.nbytes, default=Span(Path(), 0, 0))
-
-
-def spans_of(promise: LazyTensor) -> frozenset[Span]:
-    """Returns the pieces of files that a promise is made of."""
-    if promise.sources:
-        return frozenset().union(*(spans_of(source) for source in promise.sources))
-    return frozenset(() if promise.origin.span is None else (promise.origin.span,))
-
-
 class _Line:
     """Promises that threads take one after the other.
 
@@ -119,7 +103,7 @@ class _Line:
             name = self._names[number]
             promise = self._weights[name]
             try:
-                self._ahead.reach(_place(promise))
+                self._ahead.reach(place_of(promise))
                 tensor = self._keep(promise)
                 with self._changed:
                     self._results[name] = tensor
