@@ -2,10 +2,10 @@
 
 Huge pages are touched four times as fast as small ones where the kernel has them at hand. Where it first has to move
 other memory aside for each of them, or a hypervisor has to hand each of them back, they can be five times slower; and
-that can begin in the middle of a load, when those at hand are used up. Only measuring tells: a little of what is
+that can begin in the middle of a tensor, when those at hand are used up. Only measuring tells: a little of what is
 allocated anyway is touched in both kinds, and the rest is made of the kind that was cheaper. What is more, huge pages
-are watched as they are used: a piece of each stretch is touched as it is allocated, and when it takes as long as small
-pages would have, both are measured again.
+are touched as they are allocated, one after the other, and from the first that takes as long as small pages would
+have, small ones are made until both are measured again.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ PIECES = 2
 # Bytes allocated between one measurement and the next: the clearer an answer that stays the same, the more.
 FIRST_DISTANCE = 32 << 20
 LAST_DISTANCE = 2 << 30
-# Bytes allocated between one look at a huge page and the next, as long as they are the choice.
-STRETCH = 16 << 20
+# The same, after one huge page was dear, which may have been by chance.
+_SOON = 8 << 20
 
 
 class Kind(Enum):
@@ -79,9 +79,9 @@ class PageChoice:
             if left >= 2 * PIECES * PIECE and self._is_due():
                 place = self._measure(pages, place)
             elif self.kind is Kind.SMALL:
-                place = self._go_on(pages, place, max(self._distance - self._since, STRETCH))
+                place = self._go_on(pages, place, max(self._distance - self._since, PIECE))
             else:
-                place = self._look(pages, place)
+                place = self._touch_huge(pages, place)
 
     def _is_due(self) -> bool:
         with self._lock:
@@ -98,13 +98,18 @@ class PageChoice:
         self._say(pages, self.kind, place, end - place)
         return end
 
-    def _look(self, pages: mmap.mmap, place: int) -> int:
-        """Advises a stretch of huge pages, unless the first of them shows that they have become dear."""
-        end = self._go_on(pages, place, STRETCH)
-        if end - place >= PIECE and PIECE / self._touch(pages, place) < self.rates[Kind.SMALL]:
-            with self._lock:
-                self.kind, self._since = Kind.SMALL, self._distance
-            return place + PIECE
+    def _touch_huge(self, pages: mmap.mmap, place: int) -> int:
+        """Makes huge pages one by one, until both kinds are to be measured again; returns where they end."""
+        end = self._go_on(pages, place, max(self._distance - self._since, PIECE))
+        while end - place >= PIECE:
+            seconds = self._touch(pages, place)
+            place += PIECE
+            if PIECE / seconds < self.rates[Kind.SMALL]:
+                with self._lock:
+                    self.kind = Kind.SMALL
+                    self._distance = FIRST_DISTANCE
+                    self._since = max(FIRST_DISTANCE - _SOON, 0)
+                return place
         return end
 
     def _measure(self, pages: mmap.mmap, place: int) -> int:
@@ -116,6 +121,8 @@ class PageChoice:
                 seconds[kind] += self._touch(pages, place)
                 place += PIECE
         rates = {kind: PIECE * PIECES / each for kind, each in seconds.items()}
+        # What small pages cost does not change much; a slow one was interrupted.
+        rates[Kind.SMALL] = max(rates[Kind.SMALL], self.rates.get(Kind.SMALL, 0.0))
         # Of two that cost the same, small pages waste less.
         kind = Kind.HUGE if rates[Kind.HUGE] > 1.2 * rates[Kind.SMALL] else Kind.SMALL
         growth = max(2, int(max(rates.values()) / min(rates.values())))
