@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.integration.quantized_models import load_packed, save_unpacked
+from tests.integration.quantized_models import load_packed, packing_library, save_unpacked
 from transformer_lens import HookedTransformer
 from transformer_lens.loading import QuantizedTensorError
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
-pytest.importorskip("bitsandbytes")
 pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
 TARGETS = {
     "gpt2": ["c_attn", "c_fc"],
@@ -22,6 +21,11 @@ TARGETS = {
     "phi3-gqa": ["qkv_proj", "gate_up_proj"],
 }
 TOKENS = torch.tensor([[1, 5, 9, 70, 3, 11, 40], [2, 2, 60, 8, 101, 7, 33]])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _library() -> None:
+    packing_library()
 
 
 def adapted(family: str, way: str, folder: Path, **settings: Any) -> Any:

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.integration.quantized_models import load_packed, save_unpacked
+from tests.integration.quantized_models import load_packed, packing_library, save_unpacked
 from transformer_lens import HookedTransformer
 
-pytest.importorskip("bitsandbytes")
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
 import json, sys
@@ -41,6 +40,11 @@ with torch.no_grad():
 told["imported"] = "bitsandbytes" in sys.modules
 print(json.dumps(told))
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _library() -> None:
+    packing_library()
 
 
 def packages_without_bitsandbytes(folder: Path) -> Path:
