@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import first_logits, growth, load, processes, quantized, sweep
+from benchmarks import excerpt, first_logits, growth, load, processes, quantized, sweep
 from benchmarks.machine import GIB
 from benchmarks.memory import ROOT
 from benchmarks.page_cache import COLD, WARM
@@ -156,6 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.docs.mkdir(parents=True, exist_ok=True)
     (options.docs / PAGE).write_text(page(results, f"benchmarks/results/{source.name}"))
     drawn = draw(results, options.docs / "figures")
+    if options.docs == DOCS:
+        excerpt.write(source)
     print(f"written: {options.docs / PAGE} and {len(drawn)} figures, from {source}")
 
 

@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks import excerpt
 from benchmarks import page as pages
 from benchmarks import results as kept
 from benchmarks.load import as_table
@@ -111,3 +112,18 @@ def test_packed_loads_are_on_the_page_with_what_failed():
     assert "## Packed models" in text and "A small model, nf4 with nested scales" in text
     assert "| ours, packed | 2.00 | 0.500 | 0.250 | 1.000 | 0.50 |" in text
     assert "RuntimeError: no" in text and "| nf4 | 0.2500 | 0.1250 |" in text
+
+
+def test_the_readme_shows_the_committed_results():
+    written = excerpt.README.read_text()
+    assert written == excerpt.with_excerpt(written, json.loads(kept.newest().read_text()))
+
+
+def test_the_readme_shows_its_shapes_and_leaves_the_rest():
+    found = results()
+    text = excerpt.with_excerpt(f"before\n{excerpt.BEGIN}\nold\n{excerpt.END}\nafter\n", found)
+    assert text.startswith("before\n") and text.endswith(f"{excerpt.END}\nafter\n") and "old" not in text
+    assert "A shape's shape" in text and "| ours, default | 2.20" in text
+    found["load"]["gpt2-xl"] = {**found["load"]["shape"], "title": "The large one"}
+    text = excerpt.excerpt(found)
+    assert "The large one" in text and "A shape" not in text
