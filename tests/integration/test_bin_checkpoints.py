@@ -40,6 +40,7 @@ def test_the_same_bits(name, shards, tmp_path):
     for load in (HookedTransformer.from_pretrained, HookedTransformer.from_pretrained_no_processing):
         ours, theirs = load(folder, device="cpu"), load(other, device="cpu")
         assert ours.load_report.bytes_mapped == theirs.load_report.bytes_mapped
+        assert ours.load_report.io == theirs.load_report.io and ours.load_report.io.startswith("map")
         for (key, one), (_, two) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
             assert torch.equal(one, two), key
 
