@@ -81,12 +81,22 @@ def private_memory(pid: int | str = "self") -> int:
 
 
 def proportional_memory(pid: int | str = "self") -> int:
-    """Returns the bytes of memory of a process, where each page counts by its share among those who map it (PSS)."""
-    with open(f"/proc/{pid}/smaps_rollup") as file:
-        for line in file:
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    raise OSError(f"process {pid} says nothing of its share of memory")
+    """Returns the bytes of memory of a process, where each page counts by its share among those who map it (PSS).
+
+    Programs and libraries do not count: their share changes when a process that has nothing to do with this one ends.
+    """
+    shares: dict[str, int] = {}
+    programs = set()
+    path = ""
+    for line in Path(f"/proc/{pid}/smaps").read_text(errors="replace").splitlines():
+        words = line.split(maxsplit=5)
+        if not words[0].endswith(":"):
+            path = words[5] if len(words) > 5 else ""
+            if "x" in words[1]:
+                programs.add(path)
+        elif words[0] == "Pss:":
+            shares[path] = shares.get(path, 0) + int(words[1]) * 1024
+    return sum(share for name, share in shares.items() if not name.startswith("/") or name not in programs)
 
 
 def mapped_spans(suffix: str = ".safetensors") -> list[tuple[int, int]]:
