@@ -193,5 +193,8 @@ def skeleton(config: Mapping[str, Any], n_layers: int) -> nn.Module:
     kind = CONFIG_MAPPING[config["model_type"]]
     said[kind.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = n_layers
     with _EmptyOnMeta():
-        model: nn.Module = AutoModelForCausalLM.from_config(kind.from_dict(said))  # type: ignore[no-untyped-call]
+        # The definition; fused attention of older releases leaves some of a config out, or needs a newer torch.
+        model: nn.Module = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            kind.from_dict(said), attn_implementation="eager"
+        )
     return model.eval()
