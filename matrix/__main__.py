@@ -8,7 +8,7 @@ import sys
 
 from demo.smollm2 import bring_gguf
 from matrix.cells import ROOT, read_cells, select
-from matrix.table import DOCUMENT, document, is_green, read_results, result_file, table
+from matrix.table import DOCUMENT, document, fullest_results, is_green, read_results, result_file, table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,6 +18,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="only the tests listed there as quick")
     parser.add_argument("--remove", action="store_true", help="remove each environment when its tests are done")
     parser.add_argument("--stored", action="store_true", help="run nothing: tell what the last run of each cell left")
+    parser.add_argument(
+        "--document", action="store_true", help="write the document of all that is stored (done when all cells run)"
+    )
     asked = parser.parse_args(arguments)
     cells = read_cells()
     chosen = [cell.name for cell in select(asked.cells, cells)]
@@ -25,14 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
         _run(chosen, asked.quick, asked.remove)
     results = read_results(chosen, quick=asked.quick)
     print(table(results))
-    # The document is of every cell, whichever of them this run was about.
-    stored = read_results(cells)
-    missing = [name for name, result in stored.items() if result is None]
-    if not asked.quick and not missing:
-        DOCUMENT.write_text(document(stored))
+    if asked.document or not (asked.cells or asked.quick or asked.stored):
+        DOCUMENT.write_text(document(fullest_results(cells)))
         print(f"wrote {DOCUMENT.name}")
-    elif not asked.quick:
-        print(f"{DOCUMENT.name} waits for {', '.join(missing)}")
     return 0 if all(is_green(result) for result in results.values()) else 1
 
 

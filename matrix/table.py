@@ -33,6 +33,13 @@ def read_results(names: Iterable[str], folder: Path = RESULTS, quick: bool = Fal
     return found
 
 
+def fullest_results(names: Iterable[str], folder: Path = RESULTS) -> dict[str, Result | None]:
+    """Returns of each cell the stored result of every test, else that of the quick ones, else None."""
+    names = list(names)
+    quick = read_results(names, folder, quick=True)
+    return {name: result or quick[name] for name, result in read_results(names, folder).items()}
+
+
 def is_green(result: Result | None) -> bool:
     """Tells whether every test of a cell passed or was skipped with a reason."""
     return result is not None and result["exit_code"] == 0 and not result["failed"] and result["passed"] > 0
@@ -53,21 +60,27 @@ def table(results: Mapping[str, Result | None]) -> str:
 
 
 def document(results: Mapping[str, Result | None]) -> str:
-    """Returns docs/compatibility.md."""
+    """Returns docs/compatibility.md.
+
+    Args:
+        results: Of every cell; those that never ran are shown as such.
+    """
     done = {name: result for name, result in results.items() if result is not None}
     lines = [
         MARKER,
         "# Which versions go together",
         "",
-        "Every row is an environment in which the wheel of this tree was installed and every test was run, by",
-        '`make matrix`. "-oldest" rows hold the oldest releases that `pyproject.toml` allows and that torch works',
-        'with, the others the newest. Run one with `make matrix CELLS="torch-2.0.1"`; the pins are in',
-        "`constraints/matrix.toml`.",
+        "Every row is an environment in which the wheel of this tree was installed and tests were run, by",
+        "`make matrix`: all of them, or the quick ones (reading, loading, packed files, agreement with transformers).",
+        '"-oldest" rows hold the oldest releases that `pyproject.toml` allows and that torch works with, the others the',
+        'newest. Run one with `make matrix CELLS="torch-2.0.1"`; the pins are in `constraints/matrix.toml`.',
         "",
-        "| cell | " + " | ".join(SHOWN) + " | passed | failed | skipped | seconds | date |",
-        "|---" * (len(SHOWN) + 6) + "|",
+        "| cell | " + " | ".join(SHOWN) + " | passed | failed | skipped | seconds | tests | date |",
+        "|---" * (len(SHOWN) + 7) + "|",
     ]
-    lines += [f"| {' | '.join(_row(name, result))} | {result['date']} |" for name, result in done.items()]
+    for name, result in results.items():
+        scope, date = (result["scope"], result["date"]) if result else ("not run", "–")
+        lines.append(f"| {' | '.join(_row(name, result))} | {scope} | {date} |")
     lines += [
         "",
         "## What else was installed",
@@ -86,7 +99,7 @@ def document(results: Mapping[str, Result | None]) -> str:
 
 def _row(name: str, result: Result | None) -> tuple[str, ...]:
     if result is None:
-        return (name, *("–" for _ in SHOWN), "never ran", "–", "–", "–")
+        return (name, *("–" for _ in SHOWN), "–", "–", "–", "–")
     versions = tuple(result["versions"].get(package, "–") for package in SHOWN)
     counts = (result["passed"], len(result["failed"]), sum(result["skipped"].values()), result["seconds"])
     return (name, *versions, *(str(count) for count in counts))
