@@ -29,6 +29,11 @@ def numbered(count, make=lambda number: torch.full((2,), float(number))):
     return Weights({f"w{n}": fresh(lambda n=n: make(n), offset=100 * (count - n), nbytes=8) for n in range(count)})
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_small(monkeypatch):
+    monkeypatch.setattr(pool, "SMALL", 0)
+
+
 def unread():
     raise AssertionError("only its place is asked for")
 
@@ -192,3 +197,24 @@ def test_threads_make_tensors_in_the_mode_of_their_caller():
     outside = keep_all(weights, keep, nothing, threads=2)
     assert all(tensor.is_inference() for tensor in inside.values())
     assert not any(tensor.is_inference() for tensor in outside.values())
+
+
+def test_what_is_small_comes_first_and_is_kept_by_the_caller_alone(monkeypatch):
+    monkeypatch.setattr(pool, "SMALL", 100)
+    kept = []
+
+    def make(name):
+        kept.append((name, threading.current_thread() is threading.main_thread()))
+        return torch.zeros(2)
+
+    weights = Weights(
+        {
+            "reads much": fresh(lambda: make("reads much"), offset=0, nbytes=1000),
+            "small": fresh(lambda: make("small"), offset=5000, nbytes=8),
+            "smaller": fresh(lambda: make("smaller"), offset=4000, nbytes=8),
+            "makes much": fresh(lambda: make("makes much"), offset=9000, nbytes=8, shape=(200,)),
+        }
+    )
+    keep_all(weights, keep, nothing, threads=3)
+    assert kept[:2] == [("smaller", True), ("small", True)]
+    assert {name for name, _ in kept[2:]} == {"reads much", "makes much"} and not of_a_load()

@@ -17,6 +17,9 @@ from transformer_lens.loading.weights import Held, LazyTensor
 # What threads may make on the way together, where the neediest promise takes less.
 ROOM = 64 << 20
 
+# Below this a promise takes less time than two threads lose to each other.
+SMALL = 256 << 10
+
 Keep = Callable[[LazyTensor], Tensor]
 Advance = Callable[[int], None]
 
@@ -25,6 +28,9 @@ def keep_all(
     weights: Mapping[str, LazyTensor], keep: Keep, advance: Advance, threads: int = 1, copies: bool = False
 ) -> dict[str, Tensor]:
     """Keeps every promise and returns the results, in the order of the weights.
+
+    Those that neither read nor make much come first, and the caller's thread keeps them alone; the others follow in the
+    order of the file.
 
     The caller's thread is one of the threads, and all others have ended when this returns or raises: no pool and no
     lock is left for a forked process to inherit. A promise is kept by one thread alone, so numbers do not depend on how
@@ -41,7 +47,8 @@ def keep_all(
         BaseException: What the first promise in order that failed has raised, or what interrupted the caller. None is
             begun afterwards, and the results so far are let go.
     """
-    names = in_file_order(weights)
+    names = sorted(in_file_order(weights), key=lambda name: not _is_small(weights[name]))
+    small = sum(_is_small(promise) for promise in weights.values())
     made = [name for name in names if copies or weights[name].held is Held.FRESH]
     on_cpu = all(promise.device.type == "cpu" for promise in weights.values())
     ahead = ReadAhead(span for name in made for span in spans_of(weights[name]))
@@ -50,11 +57,12 @@ def keep_all(
     # To map takes no time worth sharing.
     helpers = [
         threading.Thread(target=line.work_as_helper, args=(torch.is_inference_mode_enabled(),), name=f"load-{number}")
-        for number in range(1, min(threads, len(made)) if on_cpu else 1)
+        for number in range(1, min(threads, len(set(made) - set(names[:small]))) if on_cpu else 1)
     ]
     started: list[threading.Thread] = []
     with ahead, rings():
         try:
+            line.work(small)
             for helper in helpers:
                 helper.start()
                 started.append(helper)
@@ -64,6 +72,10 @@ def keep_all(
             for helper in started:
                 helper.join()
     return line.results()
+
+
+def _is_small(promise: LazyTensor) -> bool:
+    return max(promise.nbytes, place_of(promise).nbytes) < SMALL
 
 
 class _Line:
@@ -97,13 +109,19 @@ class _Line:
         with torch.inference_mode(inference):
             self.work()
 
-    def work(self) -> None:
-        """Keeps promises until none is left or one has failed; what one raises is kept for the end."""
-        while (number := self._take()) is not None:
+    def work(self, end: int | None = None) -> None:
+        """Keeps promises until none is left or one has failed; what one raises is kept for the end.
+
+        Args:
+            end: Number of the promise to stop before.
+        """
+        end = len(self._names) if end is None else end
+        while (number := self._take(end)) is not None:
             name = self._names[number]
             promise = self._weights[name]
             try:
-                self._ahead.reach(place_of(promise))
+                if not _is_small(promise):
+                    self._ahead.reach(place_of(promise))
                 tensor = self._keep(promise)
                 with self._changed:
                     self._results[name] = tensor
@@ -115,11 +133,11 @@ class _Line:
                 self.stop()
                 return
 
-    def _take(self) -> int | None:
-        """Returns the number of the next promise once there is room for it, or None."""
+    def _take(self, end: int) -> int | None:
+        """Returns the number of the next promise once there is room for it, or None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._next == len(self._names) or self._has_room())
-            if self._stopped or self._next == len(self._names):
+            self._changed.wait_for(lambda: self._stopped or self._next >= end or self._has_room())
+            if self._stopped or self._next >= end:
                 return None
             self._under_way += self._needs[self._next]
             self._next += 1
