@@ -47,8 +47,9 @@ def keep_all(
         BaseException: What the first promise in order that failed has raised, or what interrupted the caller. None is
             begun afterwards, and the results so far are let go.
     """
-    names = sorted(in_file_order(weights), key=lambda name: not _is_small(weights[name]))
-    small = sum(_is_small(promise) for promise in weights.values())
+    ordered = in_file_order(weights)
+    small = {name for name in ordered if _is_small(weights[name])}
+    names = sorted(ordered, key=lambda name: name not in small)
     made = [name for name in names if copies or weights[name].held is Held.FRESH]
     on_cpu = all(promise.device.type == "cpu" for promise in weights.values())
     ahead = ReadAhead(span for name in made for span in spans_of(weights[name]))
@@ -57,12 +58,12 @@ def keep_all(
     # To map takes no time worth sharing.
     helpers = [
         threading.Thread(target=line.work_as_helper, args=(torch.is_inference_mode_enabled(),), name=f"load-{number}")
-        for number in range(1, min(threads, len(set(made) - set(names[:small]))) if on_cpu else 1)
+        for number in range(1, min(threads, len(set(made) - small)) if on_cpu else 1)
     ]
     started: list[threading.Thread] = []
     with ahead, rings():
         try:
-            line.work(small)
+            line.work(len(small))
             for helper in helpers:
                 helper.start()
                 started.append(helper)
