@@ -12,9 +12,14 @@ import torch
 
 from transformer_lens.loading.errors import QuantizedTensorError
 
-_DTYPES: Mapping[str, torch.dtype] = {
-    name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64", "uint8", "int8")
+# By the names that checkpoints and configs give them: what is unpacked to, and what bytes may be held in as well.
+NUMBERS: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
 }
+_DTYPES: Mapping[str, torch.dtype] = {**NUMBERS, "uint8": torch.uint8, "int8": torch.int8}
 _BLOCKSIZE = 64
 # Arguments of transformers 4's from_pretrained that stood for a config.
 ARGUMENTS = ("quantization_config", "load_in_4bit", "load_in_8bit")

@@ -21,13 +21,12 @@ from transformer_lens.loading.quantization.eight_bit import Packed8bit
 from transformer_lens.loading.quantization.four_bit import NestedScales, Packed4bit
 from transformer_lens.loading.quantization.packed import Compute, Packed, Packing
 from transformer_lens.loading.quantization.promises import packed_promise
-from transformer_lens.loading.quantization.settings import Settings
+from transformer_lens.loading.quantization.settings import NUMBERS, Settings
 from transformer_lens.loading.sources.json_files import parse_object
 from transformer_lens.loading.weights import LazyTensor, Weights, element_size
 
 _STATE = ".quant_state.bitsandbytes__"
 _KINDS = ("nf4", "fp4")
-_DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64")}
 _PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
 _BLOCKSIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 _LONGEST_STATE = 4096
@@ -84,7 +83,7 @@ def _four_bit(
     except ValueError as fact:
         raise fail(f"{state_key!r} cannot be read: {fact}") from None
     data, absmax, code = weights[matrix], weights[names["absmax"]], weights[names["quant_map"]]
-    shape, blocksize, dtype = _shape(state), state.get("blocksize"), _DTYPES.get(str(state.get("dtype")))
+    shape, blocksize, dtype = _shape(state), state.get("blocksize"), NUMBERS.get(str(state.get("dtype")))
     if shape is None or blocksize not in _BLOCKSIZES or dtype is None or state.get("quant_type") != kind:
         raise fail(f"its state says {_short(state)}")
     count = math.prod(shape)
@@ -107,7 +106,7 @@ def _four_bit(
     elif not absmax.dtype.is_floating_point:
         raise fail(f"its scales are {absmax.dtype}, and nothing says how they are packed")
     transposed = len(absmax.shape) == 2 and absmax.shape == (shape[1] // blocksize, shape[0]) and min(absmax.shape) > 1
-    dtypes = (dtype, _DTYPES.get(str(state.get("nested_dtype")), torch.float32))
+    dtypes = (dtype, NUMBERS.get(str(state.get("nested_dtype")), torch.float32))
 
     def make() -> Packed4bit:
         scales = absmax.make()
