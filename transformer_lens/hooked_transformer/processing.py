@@ -87,7 +87,7 @@ class ProcessingMixin(ModelParts):
         if packed:
             raise QuantizedTensorError(
                 f"The weights of {', '.join(collapse(packed))} are packed: their bytes are not numbers to process.\n"
-                "  Process while loading: from_pretrained(..., load_in_4bit=True) folds first and packs the result, "
+                "  Process while loading: from_pretrained(..., load_in_4bit=True) processes the model and packs it, "
                 "and dequantize=True loads packed weights as numbers."
             )
         weights, cfg, _ = process(state_dict, self.cfg, flags)
