@@ -1,7 +1,7 @@
 """Tensors of a region of a file: mapped privately, or read.
 
-Every call makes a mapping of its own, so two parameters never share memory by way of the file: writing to one (which
-copies the page) leaves the file and the other as they are. A mapping ends when its tensor does, and holds no file open.
+Every parameter has a mapping of its own, so two never share memory by way of the file: writing to one (which copies the
+page) leaves the file and the other as they are. A mapping ends when its tensor does, and holds no file open.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 from transformer_lens.loading.checkpoint.private_map import private_map
 from transformer_lens.loading.errors import CorruptCheckpointError
 from transformer_lens.loading.memory.fresh import empty
+from transformer_lens.loading.memory.mappings import mapped
 from transformer_lens.loading.weights import Held, LazyTensor, Origin, Span, element_size
 
 _PIECE = 16 << 20
@@ -66,7 +67,10 @@ class Region:
         return Span(self.path, self.offset, self.nbytes)
 
     def map(self) -> Tensor:
-        """Maps the region, copy-on-write."""
+        """Maps the region, copy-on-write; where it is only read, the mapping may be another reader's too."""
+        return mapped(self, self._map)
+
+    def _map(self) -> Tensor:
         if self.numel == 0:
             return torch.empty(self.shape, dtype=self.dtype)
         start = self.offset - self.offset % mmap.ALLOCATIONGRANULARITY

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from transformer_lens.loading.memory.arithmetic import on_the_way
+from transformer_lens.loading.memory.mappings import mappings_shared
 from transformer_lens.loading.memory.order import in_file_order, place_of, spans_of
 from transformer_lens.loading.memory.read_ahead import ReadAhead
 from transformer_lens.loading.memory.staging import rings
@@ -56,15 +59,15 @@ def keep_all(
     needs = [on_the_way(weights[name], "copy" if copies else "assign") for name in names]
     line = _Line(weights, names, needs, keep, advance, ahead)
     # To map takes no time worth sharing.
-    helpers = [
-        threading.Thread(target=line.work_as_helper, args=(torch.is_inference_mode_enabled(),), name=f"load-{number}")
-        for number in range(1, min(threads, len(set(made) - small)) if on_cpu else 1)
-    ]
+    helpers = min(threads, len(set(made) - small)) - 1 if on_cpu else 0
+    inference = torch.is_inference_mode_enabled()
     started: list[threading.Thread] = []
-    with ahead, rings():
+    with ahead, rings(), mappings_shared():
         try:
             line.work(len(small))
-            for helper in helpers:
+            for number in range(helpers):
+                work = partial(copy_context().run, line.work_as_helper, inference)
+                helper = threading.Thread(target=work, name=f"load-{number + 1}")
                 helper.start()
                 started.append(helper)
             line.work()

@@ -14,6 +14,9 @@ from transformer_lens.loading.weights import element_size
 
 # Small enough that a block stays in a core's cache between one operation and the next.
 _BLOCK_BYTES = 1 << 20
+# Of what is read once: every block costs a few calls from Python, which threads make one at a time. Sums over more than
+# this are taken in float64 from there on.
+_ONCE_BYTES = 16 << 20
 
 
 def inner_dtype(*dtypes: torch.dtype) -> torch.dtype:
@@ -26,13 +29,13 @@ def outermost(tensor: Tensor) -> int:
     return max(range(tensor.ndim), key=lambda axis: (tensor.shape[axis] > 1, tensor.stride(axis)))
 
 
-def blocks(tensor: Tensor, axis: int) -> Iterator[slice]:
-    """Yields slices of an axis, each of about a MiB of the tensor in float32."""
+def blocks(tensor: Tensor, axis: int, read_once: bool = False) -> Iterator[slice]:
+    """Yields slices of an axis, each of about a MiB of the tensor in float32, or of 16 where each is read only once."""
     length = tensor.shape[axis]
     if length == 0:
         return
     bytes_each = max(1, tensor.numel() // length * 4)
-    step = max(1, _BLOCK_BYTES // bytes_each)
+    step = max(1, (_ONCE_BYTES if read_once else _BLOCK_BYTES) // bytes_each)
     for start in range(0, length, step):
         yield slice(start, min(start + step, length))
 
@@ -84,14 +87,15 @@ def contract(weight: Tensor, vector: Tensor, over: int, inner: torch.dtype) -> T
     cut = outermost(weight)
     vector = vector.to(weight.device, inner)
     scratch = None if weight.dtype == inner or weight.numel() == 0 else scratch_for(weight, cut, inner)
+    pieces = blocks(weight, cut, read_once=scratch is None)
     if cut != over:
         rest = cut if cut < over else cut - 1
-        parts = [_product(weight, cut, part, over, vector, scratch) for part in blocks(weight, cut)]
+        parts = [_product(weight, cut, part, over, vector, scratch) for part in pieces]
         return torch.cat(parts, dim=rest)
     wide = inner if weight.device.type == "mps" else torch.float64
     shape = [size for axis, size in enumerate(weight.shape) if axis != over]
     total = torch.zeros(shape, dtype=wide, device=weight.device)
-    for part in blocks(weight, cut):
+    for part in pieces:
         total += _product(weight, cut, part, over, vector[part], scratch)
     return total.to(inner)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.schema import grouped
+from transformer_lens.loading.memory.mappings import to_read
 from transformer_lens.loading.processing.blocks import inner_dtype, largest_block
 from transformer_lens.loading.processing.linear_chain import unrounded
 from transformer_lens.loading.processing.sums import computed
@@ -38,10 +39,10 @@ def _output_bias(bias: LazyTensor, value_bias: LazyTensor, matrix: LazyTensor) -
     base, values, output = unrounded(bias), unrounded(value_bias), unrounded(matrix)
 
     def total() -> Tensor:
-        weight, each = output.make(), values.make()
+        weight, each = to_read(output), to_read(values)
         inner = inner_dtype(weight.dtype, base.dtype)
         each = each.to(weight.device, inner).repeat_interleave(weight.shape[0] // each.shape[0], dim=0)
-        out = base.make().to(weight.device, inner)
+        out = to_read(base).to(weight.device, inner)
         if bool(each.any()):
             for head in range(weight.shape[0]):
                 out = out + each[head] @ weight[head].to(inner)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from transformer_lens.loading.memory.fresh import empty_in_order, order_of
+from transformer_lens.loading.memory.mappings import to_read
 from transformer_lens.loading.memory.staging import moved
 from transformer_lens.loading.processing.blocks import (
     blocks,
@@ -144,7 +145,7 @@ def unrounded(tensor: LazyTensor) -> LazyTensor:
 
 
 def _evaluate(chain: Chain) -> Tensor:
-    made = chain.source.make()
+    made = to_read(chain.source)
     source = moved(made, chain.device)
     if source is not made and source.dtype == chain.dtype and not chain.operations:
         return source
@@ -157,7 +158,7 @@ def _evaluate(chain: Chain) -> Tensor:
     steps = _steps(chain, source, cut, inner)
     direct = out.dtype == inner and out.device == source.device
     scratch = None if direct else scratch_for(source, cut, inner)
-    for part in blocks(source, cut):
+    for part in blocks(source, cut, read_once=direct and len(steps) == 1):
         length = part.stop - part.start
         block, target = source.narrow(cut, part.start, length), out.narrow(cut, part.start, length)
         value = target if scratch is None else scratch.narrow(cut, 0, length)
@@ -187,7 +188,7 @@ def _steps(chain: Chain, source: Tensor, cut: int, inner: torch.dtype) -> list[S
         axis = axes.index(operation.axis)
         scaled, last = last, None
         if isinstance(operation, Scale):
-            flat = operation.by.make().to(source.device, inner)
+            flat = to_read(operation.by).to(source.device, inner)
             vector = _along(flat, axis, source.ndim)
             steps.append(_scaling(vector, axis == cut, cut))
             if axis == cut:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from transformer_lens.loading.memory.fresh import empty_in_order, order_of
+from transformer_lens.loading.memory.mappings import to_read
 from transformer_lens.loading.processing.blocks import contract, inner_dtype, largest_block
 from transformer_lens.loading.processing.linear_chain import Computation, unrounded
 from transformer_lens.loading.weights import Held, LazyTensor
@@ -55,10 +56,10 @@ def added(bias: LazyTensor, weight: LazyTensor, vector: LazyTensor, over: str, s
     base, matrix, along = unrounded(bias), unrounded(weight), unrounded(vector)
 
     def total() -> Tensor:
-        tensor = matrix.make()
+        tensor = to_read(matrix)
         inner = inner_dtype(tensor.dtype, base.dtype)
-        product = contract(tensor, along.make(), axis, inner)
-        return base.make().to(product.device, inner) + product
+        product = contract(tensor, to_read(along), axis, inner)
+        return to_read(base).to(product.device, inner) + product
 
     working = 2 * largest_block(matrix.shape, inner_dtype(matrix.dtype, base.dtype))
     return computed(bias, total, step, (base, matrix, along), working)
