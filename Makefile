@@ -21,8 +21,8 @@ $(STAMP): pyproject.toml constraints/dev.txt
 demo: $(STAMP) ## loads a real small model in every mode, side by side, and draws its logit lens
 	$(BIN)/python -m demo
 
-test: $(STAMP) ## runs every test
-	$(BIN)/python -m pytest
+test: $(STAMP) ## runs every test, on a few cores side by side
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: lint types imports test ## what CI runs: format, lint, types, import directions, tests
 

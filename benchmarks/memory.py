@@ -201,7 +201,8 @@ def _converse(child: subprocess.Popen[str], answers: TextIO, ceiling: int | None
     if not described:
         return None
     done = {**json.loads(called), **json.loads(described)}
-    samples.append((done["seconds"], done["kept"] - level))
+    # By the child's clock, which began a little later than ours.
+    samples.append((max(done["seconds"], samples[-1][0]), done["kept"] - level))
     return Measurement(
         seconds=done["seconds"],
         peak=max(growth for _, growth in samples),
