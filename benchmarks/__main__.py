@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import first_logits, growth, load, processes, quantized, sweep
+from benchmarks import first_logits, growth, larger_than_memory, load, plan, processes, quantized, sweep
 from benchmarks.checkpoint import CACHE
 from benchmarks.environments import default_folder
 from benchmarks.results import OUT
@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quantized.main([*shared, "--envs", str(options.envs)])
     for command in (first_logits, processes, sweep, growth):
         command.main(shared)
+    larger_than_memory.main(["--out", str(options.out), "--envs", str(options.envs)])
+    plan.main(["--out", str(options.out)])
 
 
 if __name__ == "__main__":

@@ -15,8 +15,11 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from rich.table import Table
 
 from benchmarks.checkpoint import CACHE, as_hub_cache
 from benchmarks.environments import default_folder, environments
@@ -59,6 +62,25 @@ def fate_elsewhere(folder: Path, envs: Path, ceiling: int) -> str:
     except RuntimeError as error:
         return f"failed: {last_line(str(error))}"
     return "loaded"
+
+
+def as_table(entry: Mapping[str, Any]) -> Table:
+    """Returns the table of an entry of the results."""
+    assign = entry["assign"]
+    table = Table(
+        title=f"{entry['bytes'] / GIB:.1f} GiB where {entry['available'] / GIB:.1f} GiB of memory can be had",
+        title_justify="left",
+    )
+    table.add_column("load")
+    table.add_column("what became of it")
+    table.add_row(
+        "ours, load_mode='assign'",
+        f"{assign['seconds']:.2f} s, {assign['peak'] / 2**20:.0f} MiB of private memory at its peak; two layers run in "
+        f"{assign['range_seconds']:.2f} s, after which {assign['private_after_range'] / 2**20:.0f} MiB are private",
+    )
+    table.add_row("ours, load_mode='copy'", f"refused: {entry['copy'].splitlines()[0]}")
+    table.add_row(environments()["transformer-lens-3"].title, entry["transformer-lens-3"])
+    return table
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import excerpt, first_logits, growth, load, processes, quantized, sweep
+from benchmarks import excerpt, first_logits, growth, larger_than_memory, load, plan, processes, quantized, sweep
 from benchmarks.machine import GIB
 from benchmarks.memory import ROOT
 from benchmarks.page_cache import COLD, WARM
@@ -80,6 +80,12 @@ def _parts(results: Mapping[str, Any], source: str) -> Iterator[str]:
             yield as_markdown(quantized.as_table(entry))
             if "kl" in entry:
                 yield as_markdown(quantized.as_kl_table(entry))
+    if results.get("larger_than_memory"):
+        yield "## A checkpoint that memory cannot hold\n"
+        yield from (as_markdown(larger_than_memory.as_table(one)) for one in results["larger_than_memory"].values())
+    if results.get("plan"):
+        yield "## The plan\n"
+        yield from (as_markdown(plan.as_table(plan.comparisons(entry))) for entry in results["plan"].values())
     if results.get("growth"):
         yield "## How cost grows\n\n![Seconds and peak private memory against size](figures/growth.svg)\n"
         yield from (as_markdown(growth.as_table(entry)) for entry in results["growth"].values())

@@ -1,6 +1,6 @@
 """Compares what the plan of a load says with what a child process then measures.
 
-    python -m benchmarks.plan [--json FILE] [--only TEXT]
+    python -m benchmarks.plan [--out FOLDER] [--only TEXT]
 
 Private memory, as ``benchmarks/memory.py`` counts it: at the end of the load, and at its peak. An error is relative to
 what was measured; where the plan says that a load takes less than a tenth of the model (it maps or borrows the rest),
@@ -12,7 +12,6 @@ is taken. The command fails where an error is above 3 %.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,8 +23,8 @@ from rich.table import Table
 
 from benchmarks.families import make
 from benchmarks.memory import ROOT, can_measure, measure
+from benchmarks.results import OUT, save
 
-OUT = ROOT / "benchmarks" / "out"
 WITHIN = 0.03
 MIB = 2**20
 
@@ -161,9 +160,14 @@ def compare(case: Case) -> Comparison:
     return comparison
 
 
+def comparisons(entry: Mapping[str, Any]) -> list[Comparison]:
+    """Returns what an entry of the results holds."""
+    return [Comparison(**load) for load in entry["loads"]]
+
+
 def as_table(found: Sequence[Comparison]) -> Table:
     """Returns the table."""
-    table = Table(title="the plan against what was measured: private memory in MiB", title_justify="left")
+    table = Table(title="Private memory in MiB, as planned and as measured", title_justify="left")
     table.add_column("load")
     for head in ("model", "end: plan", "measured", "error", "peak: plan", "measured", "error"):
         table.add_column(head, justify="right")
@@ -180,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description="Compares the plan of loads with what they take.")
     parser.add_argument("--only", default="", help="loads whose label has this text")
-    parser.add_argument("--json", type=Path, default=OUT / "plan.json")
+    parser.add_argument("--out", type=Path, default=OUT, help="where the results are written")
     options = parser.parse_args(arguments)
     if not can_measure():
         sys.exit("Private memory is read from /proc/<pid>/status, which this system does not have.")
@@ -191,10 +195,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             console.print(case.label, style="dim")
             found.append(compare(case))
     console.print(as_table(found))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps([{**asdict(one), "errors": one.errors} for one in found], indent=2) + "\n")
+    entry = {"loads": [asdict(one) for one in found]}
     held = [one.holds for one in found]
-    console.print(f"{sum(held)} of {len(held)} within {WITHIN:.0%}; written: {options.json}")
+    path = save("plan", {options.only or "all": entry}, options.out)
+    console.print(f"{sum(held)} of {len(held)} within {WITHIN:.0%}; written: {path}")
     if not all(held):
         sys.exit(1)
 

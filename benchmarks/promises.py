@@ -22,6 +22,7 @@ from benchmarks.loaders import (
 )
 from benchmarks.machine import GIB
 from benchmarks.page_cache import COLD, WARM
+from benchmarks.plan import comparisons
 from benchmarks.rows import for_as_many_bytes
 from benchmarks.stepped_loads import OURS, OURS_PROCESSED
 from benchmarks.summary import growth_exponent, paired_ratio
@@ -64,6 +65,7 @@ def verdicts(results: Mapping[str, Any]) -> list[Verdict]:
     found += [verdict for entry in results.get("processes", {}).values() for verdict in _of_processes(entry)]
     found += [verdict for entry in results.get("sweep", {}).values() for verdict in _of_sweep(entry)]
     found += [verdict for name, entry in results.get("growth", {}).items() for verdict in _of_growth(name, entry)]
+    found += [verdict for entry in results.get("plan", {}).values() for verdict in _of_plan(entry)]
     return found
 
 
@@ -164,6 +166,12 @@ def _of_growth(name: str, entry: Mapping[str, Any]) -> Iterator[Verdict]:
             power = growth_exponent(points["x"], points["cpu_seconds"])
             subject = f"{entry['title']}, up to {max(points['x']):,.0f}"
             yield Verdict(subject, f"{TITLES[way]}: processor time grows as layers to the power", LINEAR, power, "")
+
+
+def _of_plan(entry: Mapping[str, Any]) -> Iterator[Verdict]:
+    found = comparisons(entry)
+    most = max(abs(error) for one in found for error in one.errors)
+    yield Verdict(f"{len(found)} loads", "plan: error of its memory at most, of what is measured", 3.0, 100 * most, "%")
 
 
 def _that_worked(loads: Mapping[str, Any]) -> dict[str, Any]:

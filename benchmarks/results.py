@@ -13,7 +13,7 @@ from benchmarks.memory import ROOT
 
 OUT = ROOT / "benchmarks" / "out"
 KEPT = ROOT / "benchmarks" / "results"
-COMMANDS = ("load", "first_logits", "processes", "sweep", "growth", "quantized")
+COMMANDS = ("load", "first_logits", "processes", "sweep", "growth", "quantized", "plan", "larger_than_memory")
 
 
 def save(command: str, entries: Mapping[str, Any], out: Path = OUT) -> Path:

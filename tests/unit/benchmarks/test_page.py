@@ -11,7 +11,7 @@ from benchmarks import results as kept
 from benchmarks.load import as_table
 from benchmarks.promises import verdicts
 from benchmarks.tables import as_markdown
-from tests.unit.benchmarks.results_by_hand import ABOUT, growth, results
+from tests.unit.benchmarks.results_by_hand import ABOUT, GIB, growth, results
 
 
 def test_the_table_of_loads():
@@ -127,3 +127,36 @@ def test_the_readme_shows_its_shapes_and_leaves_the_rest():
     found["load"]["gpt2-xl"] = {**found["load"]["shape"], "title": "The large one"}
     text = excerpt.excerpt(found)
     assert "The large one" in text and "A shape" not in text
+
+
+def test_the_plan_is_judged_by_its_largest_error():
+    loads = [
+        {
+            "label": "a",
+            "model": 1000,
+            "planned_end": 1000,
+            "measured_end": 1000,
+            "planned_peak": 990,
+            "measured_peak": 1000,
+        },
+        # It maps: errors are of the bytes of the model.
+        {"label": "b", "model": 1000, "planned_end": 0, "measured_end": 5, "planned_peak": 20, "measured_peak": 0},
+    ]
+    results = {"plan": {"all": {**ABOUT, "loads": loads}}}
+    (verdict,) = verdicts(results)
+    assert verdict.subject == "2 loads" and verdict.measured == pytest.approx(2.0) and verdict.holds
+    assert "| a | 0.0 |" in pages.page(results, "results.json")
+
+
+def test_what_memory_cannot_hold_is_on_the_page():
+    assign = {"seconds": 0.5, "peak": 17 << 20, "range_seconds": 2.0, "private_after_range": 30 << 20}
+    entry = {
+        "bytes": 40 * GIB,
+        "available": 20 * GIB,
+        "assign": assign,
+        "copy": "Too large.\n  more",
+        "transformer-lens-3": "ended",
+    }
+    said = pages.page({"larger_than_memory": {"40 GiB": {**ABOUT, **entry}}}, "results.json")
+    assert "40.0 GiB where 20.0 GiB of memory can be had" in said
+    assert "0.50 s, 17 MiB of private memory" in said and "| refused: Too large. |" in said and "| ended |" in said
