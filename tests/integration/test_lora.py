@@ -11,8 +11,8 @@ from transformer_lens import HookedTransformer
 from transformer_lens.loading import UnexpectedTensorError, UnhandledConfigError
 from transformer_lens.loading.loaders import can_assign
 
-# peft itself calls what transformers has renamed, and warns of what it does by itself.
-pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
+# peft calls what transformers has renamed.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
 
