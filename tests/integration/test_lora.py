@@ -11,8 +11,11 @@ from transformer_lens import HookedTransformer
 from transformer_lens.loading import UnexpectedTensorError, UnhandledConfigError
 from transformer_lens.loading.loaders import can_assign
 
-# peft calls what transformers has renamed.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+# peft calls what transformers has renamed, and older releases look for the config of a model that has no folder.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Could not find a config file:UserWarning"),
+]
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
 
