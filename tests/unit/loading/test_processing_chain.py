@@ -23,9 +23,10 @@ CLOSE = {torch.float16: 2e-3, torch.bfloat16: 2e-2, torch.float32: 1e-5, torch.f
 
 @pytest.fixture(autouse=True, params=[64, 1 << 20], ids=["many_blocks", "one_block"])
 def block_bytes(request):
-    before, blocks._BLOCK_BYTES = blocks._BLOCK_BYTES, request.param
+    before = blocks._BLOCK_BYTES, blocks._ONCE_BYTES
+    blocks._BLOCK_BYTES = blocks._ONCE_BYTES = request.param
     yield
-    blocks._BLOCK_BYTES = before
+    blocks._BLOCK_BYTES, blocks._ONCE_BYTES = before
 
 
 @st.composite

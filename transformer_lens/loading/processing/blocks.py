@@ -86,28 +86,47 @@ def contract(weight: Tensor, vector: Tensor, over: int, inner: torch.dtype) -> T
     """Returns ``sum_over weight * vector`` for a vector that lies along one axis of the weight, block by block."""
     cut = outermost(weight)
     vector = vector.to(weight.device, inner)
-    scratch = None if weight.dtype == inner or weight.numel() == 0 else scratch_for(weight, cut, inner)
+    if cut == over:
+        return contract_all(weight, vector[None], inner)[0]
+    rest = cut if cut < over else cut - 1
+    scratch = _scratch(weight, cut, inner)
     pieces = blocks(weight, cut, read_once=scratch is None)
-    if cut != over:
-        rest = cut if cut < over else cut - 1
-        parts = [_product(weight, cut, part, over, vector, scratch) for part in pieces]
-        return torch.cat(parts, dim=rest)
+    return torch.cat([_product(_block(weight, cut, part, scratch), over, vector) for part in pieces], dim=rest)
+
+
+def contract_all(weight: Tensor, vectors: Tensor, inner: torch.dtype) -> Tensor:
+    """Returns the sums over a weight's outermost axis with several vectors, stacked, in one pass over the weight.
+
+    Args:
+        weight: Any number of axes.
+        vectors: [number of sums, length of the outermost axis], of the inner dtype, on the weight's device.
+        inner: The dtype in which is multiplied. Blocks are added in float64.
+    """
+    over = outermost(weight)
+    scratch = _scratch(weight, over, inner)
     wide = inner if weight.device.type == "mps" else torch.float64
     shape = [size for axis, size in enumerate(weight.shape) if axis != over]
-    total = torch.zeros(shape, dtype=wide, device=weight.device)
-    for part in pieces:
-        total += _product(weight, cut, part, over, vector[part], scratch)
-    return total.to(inner)
+    totals = torch.zeros([vectors.shape[0], *shape], dtype=wide, device=weight.device)
+    for part in blocks(weight, over, read_once=scratch is None):
+        block = _block(weight, over, part, scratch)
+        # One vector is another, faster kernel than a matrix of one row.
+        if vectors.shape[0] == 1:
+            totals[0] += _product(block, over, vectors[0, part])
+        else:
+            totals += _products_outermost(block, over, vectors[:, part])
+    return totals.to(inner)
 
 
-def _product(weight: Tensor, cut: int, part: slice, over: int, vector: Tensor, scratch: Tensor | None) -> Tensor:
+def _scratch(weight: Tensor, cut: int, inner: torch.dtype) -> Tensor | None:
+    return None if weight.dtype == inner or weight.numel() == 0 else scratch_for(weight, cut, inner)
+
+
+def _block(weight: Tensor, cut: int, part: slice, scratch: Tensor | None) -> Tensor:
     block = weight.narrow(cut, part.start, part.stop - part.start)
-    if scratch is not None:
-        block = scratch.narrow(cut, 0, part.stop - part.start).copy_(block)
-    return _product_in_order(block, over, vector)
+    return block if scratch is None else scratch.narrow(cut, 0, part.stop - part.start).copy_(block)
 
 
-def _product_in_order(block: Tensor, over: int, vector: Tensor) -> Tensor:
+def _product(block: Tensor, over: int, vector: Tensor) -> Tensor:
     """Returns ``sum_over block * vector`` without a copy of the block, whatever the order of its axes in memory.
 
     As it lies in memory a compact block is [outer, over, inner]: what is outside the summed axis, the axis, and what
@@ -127,3 +146,11 @@ def _product_in_order(block: Tensor, over: int, vector: Tensor) -> Tensor:
     left = [axis for axis in order if axis != over]
     ranks = sorted(left)
     return flat.view([block.shape[axis] for axis in left]).permute([left.index(axis) for axis in ranks])
+
+
+def _products_outermost(block: Tensor, over: int, vectors: Tensor) -> Tensor:
+    """Returns the same with several vectors, where no axis of more than one place is outside the summed one."""
+    left = [axis for axis in order_of(block) if axis != over]
+    flat = vectors @ block.permute(over, *left).reshape(vectors.shape[1], -1)
+    shaped = flat.view([vectors.shape[0], *(block.shape[axis] for axis in left)])
+    return shaped.permute(0, *(1 + left.index(axis) for axis in sorted(left)))

@@ -6,7 +6,8 @@ from collections.abc import Collection
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.schema import READERS, grouped, norm_kind
-from transformer_lens.loading.processing.linear_chain import Center, Scale, then
+from transformer_lens.loading.processing.linear_chain import Center, Computation, Scale, then, unrounded
+from transformer_lens.loading.processing.shared_sums import SharedSums
 from transformer_lens.loading.processing.sums import added
 from transformer_lens.loading.weights import LazyTensor, Weights
 
@@ -49,20 +50,27 @@ def fold_layer_norm(
             matrix = prefix + grouped(matrix, cfg)
             if matrix not in weights:
                 continue
+            folds_bias = fold_biases and has_bias and bias is not None
+            sums = _shared_sums(weights, matrix, name) if folds_bias and centres else None
             folded = then(weights[matrix], Scale("d_model", weights[f"{name}.w"]), f"{norm} folded in")
             if centres:
-                folded = then(folded, Center("d_model"), "centred over d_model")
+                folded = then(folded, Center("d_model", sums), "centred over d_model")
             changes[matrix] = folded
             if fold_biases and has_bias and bias is not None:
-                target = prefix + grouped(bias, cfg)
-                changes[target] = added(
-                    weights[target], weights[matrix], weights[f"{name}.b"], "d_model", f"bias of {norm} folded in"
-                )
+                target, step = prefix + grouped(bias, cfg), f"bias of {norm} folded in"
+                changes[target] = added(weights[target], weights[matrix], weights[f"{name}.b"], "d_model", step, sums)
         gone.append(f"{name}.w")
         if has_bias and fold_biases:
             gone.append(f"{name}.b")
     folded_weights = weights.updated(changes).without(gone)
     return fold_solu_norm(folded_weights, cfg, fold_biases, center_weights) if "ln2" in norms else folded_weights
+
+
+def _shared_sums(weights: Weights, matrix: str, norm: str) -> SharedSums | None:
+    """Returns the two sums over a matrix that is read as it is: what its mean is of, and what its bias takes in."""
+    if isinstance(weights[matrix].make, Computation):
+        return None
+    return SharedSums(weights[matrix], "d_model", (weights[f"{norm}.w"], unrounded(weights[f"{norm}.b"])))
 
 
 def fold_solu_norm(

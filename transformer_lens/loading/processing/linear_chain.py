@@ -8,8 +8,8 @@ of the size of the first.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -26,6 +26,7 @@ from transformer_lens.loading.processing.blocks import (
     outermost,
     scratch_for,
 )
+from transformer_lens.loading.processing.shared_sums import SharedSums
 from transformer_lens.loading.weights import Held, LazyTensor, Origin, element_size
 
 
@@ -39,9 +40,27 @@ class Scale:
 
 @dataclass(frozen=True)
 class Center:
-    """Takes away the mean along an axis."""
+    """Takes away the mean along an axis.
+
+    Attributes:
+        axis: Its name.
+        sums: What gives the mean of what one scale along the axis was folded into, with other sums over the same
+            matrix; None where it is taken alone.
+    """
 
     axis: str
+    sums: SharedSums | None = field(default=None, compare=False, repr=False)
+
+    def shares(self, source: LazyTensor, before: Sequence[Operation]) -> bool:
+        """Whether the shared sums are over a source, with the first vector as what is done to it before."""
+        return (
+            self.sums is not None
+            and self.sums.matrix is source
+            and len(before) == 1
+            and isinstance(before[0], Scale)
+            and before[0].axis == self.axis
+            and before[0].by is self.sums.vectors[0]
+        )
 
 
 Operation = Scale | Center
@@ -184,7 +203,7 @@ def _steps(chain: Chain, source: Tensor, cut: int, inner: torch.dtype) -> list[S
     across: list[Callable[[Tensor], Tensor]] = []
     weight = torch.ones(source.shape[cut], dtype=inner, device=source.device)
     last: Tensor | None = None
-    for operation in chain.operations:
+    for number, operation in enumerate(chain.operations):
         axis = axes.index(operation.axis)
         scaled, last = last, None
         if isinstance(operation, Scale):
@@ -200,7 +219,11 @@ def _steps(chain: Chain, source: Tensor, cut: int, inner: torch.dtype) -> list[S
             across.append(partial(_centered, axis=axis))
         else:
             # Operations along other axes commute with a mean along this one: they act on the mean itself.
-            mean = (contract(source, weight, cut, inner) / source.shape[cut]).unsqueeze(cut)
+            if operation.sums is not None and operation.shares(chain.source, chain.operations[:number]):
+                total = operation.sums.of(0, lambda: source, inner).to(source.device)
+            else:
+                total = contract(source, weight, cut, inner)
+            mean = (total / source.shape[cut]).unsqueeze(cut)
             for operate in across:
                 mean = operate(mean)
             if scaled is None:

@@ -11,6 +11,7 @@ from transformer_lens.loading.memory.fresh import empty_in_order, order_of
 from transformer_lens.loading.memory.mappings import to_read
 from transformer_lens.loading.processing.blocks import contract, inner_dtype, largest_block
 from transformer_lens.loading.processing.linear_chain import Computation, unrounded
+from transformer_lens.loading.processing.shared_sums import SharedSums
 from transformer_lens.loading.weights import Held, LazyTensor
 
 
@@ -50,15 +51,28 @@ def computed(
     )
 
 
-def added(bias: LazyTensor, weight: LazyTensor, vector: LazyTensor, over: str, step: str) -> LazyTensor:
-    """Promises ``bias + sum_over vector * weight``."""
+def added(
+    bias: LazyTensor, weight: LazyTensor, vector: LazyTensor, over: str, step: str, sums: SharedSums | None = None
+) -> LazyTensor:
+    """Promises ``bias + sum_over vector * weight``.
+
+    Args:
+        bias: What is added to.
+        weight: What is summed.
+        vector: As long as the axis.
+        over: Name of the axis.
+        step: What is done, for the report.
+        sums: Sums over the weight of which this one is the second; None where it is computed alone.
+    """
     axis = weight.layout.split().index(over)
     base, matrix, along = unrounded(bias), unrounded(weight), unrounded(vector)
 
     def total() -> Tensor:
-        tensor = to_read(matrix)
-        inner = inner_dtype(tensor.dtype, base.dtype)
-        product = contract(tensor, to_read(along), axis, inner)
+        inner = inner_dtype(matrix.dtype, base.dtype)
+        if sums is not None:
+            product = sums.of(1, lambda: to_read(matrix), inner)
+        else:
+            product = contract(to_read(matrix), to_read(along), axis, inner)
         return to_read(base).to(product.device, inner) + product
 
     working = 2 * largest_block(matrix.shape, inner_dtype(matrix.dtype, base.dtype))
