@@ -51,16 +51,13 @@ class Center:
     axis: str
     sums: SharedSums | None = field(default=None, compare=False, repr=False)
 
-    def shares(self, source: LazyTensor, before: Sequence[Operation]) -> bool:
-        """Whether the shared sums are over a source, with the first vector as what is done to it before."""
-        return (
-            self.sums is not None
-            and self.sums.matrix is source
-            and len(before) == 1
-            and isinstance(before[0], Scale)
-            and before[0].axis == self.axis
-            and before[0].by is self.sums.vectors[0]
-        )
+    def shared(self, source: LazyTensor, before: Sequence[Operation]) -> SharedSums | None:
+        """Returns the sums if they are over this source, and their first vector is all that it was scaled by before."""
+        if self.sums is None or self.sums.matrix is not source or len(before) != 1:
+            return None
+        (first,) = before
+        scaled = isinstance(first, Scale) and first.axis == self.axis and first.by is self.sums.vectors[0]
+        return self.sums if scaled else None
 
 
 Operation = Scale | Center
@@ -219,11 +216,9 @@ def _steps(chain: Chain, source: Tensor, cut: int, inner: torch.dtype) -> list[S
             across.append(partial(_centered, axis=axis))
         else:
             # Operations along other axes commute with a mean along this one: they act on the mean itself.
-            if operation.sums is not None and operation.shares(chain.source, chain.operations[:number]):
-                total = operation.sums.of(0, lambda: source, inner).to(source.device)
-            else:
-                total = contract(source, weight, cut, inner)
-            mean = (total / source.shape[cut]).unsqueeze(cut)
+            sums = operation.shared(chain.source, chain.operations[:number])
+            total = contract(source, weight, cut, inner) if sums is None else sums.of(0, lambda: source, inner)
+            mean = (total.to(source.device) / source.shape[cut]).unsqueeze(cut)
             for operate in across:
                 mean = operate(mean)
             if scaled is None:
