@@ -26,7 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [cell.name for cell in select(asked.cells, cells)]
     if not asked.stored:
         _run(chosen, asked.quick, asked.remove)
-    results = read_results(chosen, quick=asked.quick)
+    # What is stored is told as the document tells it, unless quick runs are asked for.
+    results = fullest_results(chosen) if asked.stored and not asked.quick else read_results(chosen, quick=asked.quick)
     print(table(results))
     if asked.document or not (asked.cells or asked.quick or asked.stored):
         DOCUMENT.write_text(document(fullest_results(cells)))
