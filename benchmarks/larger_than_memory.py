@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             HookedTransformer.from_pretrained(made.folder, load_mode="copy", dtype="auto", device="cpu")
         except InsufficientMemoryError as error:
-            refusal = str(error)
+            refusal = str(error).replace(str(made.folder), "the checkpoint")
             print(f"copy: refused\n{refusal}")
         else:
             sys.exit("copy: was not refused: there is more memory than the checkpoint has")
