@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from transformer_lens import loading
+from transformer_lens import anatomy, loading
 from transformer_lens import utilities as utils
 from transformer_lens.ActivationCache import ActivationCache
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
@@ -14,7 +14,7 @@ from transformer_lens.components.layer_norm import LayerNorm
 from transformer_lens.components.layer_norm_pre import LayerNormPre
 from transformer_lens.components.mlps.gated_mlp import GatedMLP
 from transformer_lens.components.mlps.mlp import MLP
-from transformer_lens.components.normalization import final_norm
+from transformer_lens.components.norms import norm_module
 from transformer_lens.components.parameter import parameter_device, parameters_on, take_pending_parameter_device
 from transformer_lens.components.pos_embed import PosEmbed
 from transformer_lens.components.rms_norm import RMSNorm
@@ -179,12 +179,13 @@ class HookedTransformer(
         cfg = self.cfg
         self.embed = Embed(cfg)
         self.hook_embed = HookPoint()
-        if cfg.positional_embedding_type != "rotary":
+        if anatomy.embedding_of(cfg).has_positions:
             self.pos_embed = PosEmbed(cfg)
             self.hook_pos_embed = HookPoint()
         if cfg.use_hook_tokens:
             self.hook_tokens = HookPoint()
         self.blocks = nn.ModuleList([TransformerBlock(cfg, index) for index in range(cfg.n_layers)])
-        if cfg.normalization_type is not None:
-            self.ln_final = final_norm(cfg)
+        norm = anatomy.final_norm_of(cfg)
+        if norm is not None:
+            self.ln_final = norm_module(cfg, norm)
         self.unembed = Unembed(cfg)

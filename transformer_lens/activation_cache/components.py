@@ -26,11 +26,15 @@ class Part:
         make: Returns them, ``[component *batch_and_pos_dims d_model]``.
         project: Returns ``make() @ onto.T`` for directions ``[output d_model]`` or ``[d_model]``, where that is
             cheaper than making them.
+        layer: The layer that added them to the stream.
+        branch: Its branch, "attn" or "mlp"; None for what the stream begins with.
     """
 
     labels: Sequence[str]
     make: Callable[[], Tensor]
     project: Callable[[Tensor], Tensor] | None = None
+    layer: int = 0
+    branch: str | None = None
 
 
 class ComponentsMixin(NormsMixin):

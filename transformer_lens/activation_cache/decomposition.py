@@ -1,9 +1,12 @@
 """The residual stream as heads, neurons, embeddings and biases."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from transformer_lens import anatomy
 from transformer_lens.activation_cache.components import Part
 from transformer_lens.activation_cache.heads import HeadsMixin
 from transformer_lens.activation_cache.neurons import Directions, NeuronsMixin
@@ -49,30 +52,36 @@ class DecompositionMixin(ResidualMixin, HeadsMixin, NeuronsMixin):
         last = self.layer_of(layer, mlp_input)
         n_attentions = last + self._mlp_reads_attention(mlp_input)
         parts = self.head_parts(n_attentions, pos_slice)
-        if not self.model.cfg.attn_only:
-            if expand_neurons:
-                parts += self.neuron_parts(last, pos_slice)
-            else:
-                parts += [
-                    self.part_at(f"{index}_mlp_out", f"blocks.{index}.hook_mlp_out", pos_slice) for index in range(last)
-                ]
+        records = anatomy.layers(self.model.cfg)[:last]
+        has_mlps = any(record.mlp is not None for record in records)
+        if expand_neurons and has_mlps:
+            parts += self.neuron_parts(last, pos_slice)
+        elif has_mlps:
+            parts += [self._written_by(index, "mlp", pos_slice) for index in range(last)]
         parts += self.embedding_parts(pos_slice)
-        n_mlps = last if expand_neurons and not self.model.cfg.attn_only else 0
-        parts.append(Part(["bias"], lambda: self._biases(n_attentions, n_mlps, pos_slice)))
+        written = [("attn", index) for index in range(n_attentions)]
+        written += [("mlp", index) for index in range(last)] if expand_neurons and has_mlps else []
+        parts = self.carried(parts, last, mlp_input, pos_slice)
+        parts.append(Part(["bias"], lambda: self._biases(written, last, mlp_input, pos_slice)))
         norm = self.norm_before(last, mlp_input, pos_slice) if apply_ln else FrozenNorm()
         stack, labels = self.stack_parts(parts, norm, pos_slice, onto=project_output_onto)
         return (stack, labels) if return_labels else stack
 
-    def _biases(self, n_attentions: int, n_mlps: int, pos_slice: Slice | SliceInput) -> Tensor:
-        like = self._any_residual(pos_slice)
-        total = torch.zeros_like(like)
-        blocks = self.model.blocks
-        written = [("attn", index, blocks[index].attn.b_O) for index in range(n_attentions)]
-        written += [("mlp", index, blocks[index].mlp.b_out) for index in range(n_mlps)]
-        for branch, index, bias in written:
+    def _biases(
+        self, written: Sequence[tuple[str, int]], last: int, mlp_input: bool, pos_slice: Slice | SliceInput
+    ) -> Tensor:
+        """Returns what the biases of branches, and of the norms around them, have become where the stream is read."""
+        total = torch.zeros_like(self._any_residual(pos_slice)).unsqueeze(0)
+        for branch, index in written:
+            block = self.model.blocks[index]
+            bias = block.attn.b_O if branch == "attn" else block.mlp.b_out
             norm = self.norm_after(index, branch, pos_slice)
-            total = total + norm(bias.to(total.device)[None])
-            if norm.centers and norm.weight is not None:
-                post = "ln1_post" if branch == "attn" else "ln2_post"
-                total = total + blocks[index].get_submodule(post).b.to(total.device)
-        return total.unsqueeze(0)
+            added = norm(bias.to(total.device)[None])
+            if norm.bias is not None:
+                added = added + norm.bias.to(total.device)
+            for closing in self.closings(index, branch, last, mlp_input, pos_slice):
+                added = closing(added)
+            total = total + added
+        for part in self.closing_biases(last, mlp_input, pos_slice):
+            total = total + part.make()
+        return total

@@ -52,7 +52,8 @@ class HeadsMixin(ComponentsMixin):
         last = self.layer_of(layer)
         norm = self.norm_before(last, False, pos_slice) if apply_ln else FrozenNorm()
         total = self.residual_before(last, pos_slice) if incl_remainder else None
-        stack, labels = self.stack_parts(self.head_parts(last, pos_slice), norm, pos_slice, total)
+        parts = self.carried(self.head_parts(last, pos_slice), last, False, pos_slice)
+        stack, labels = self.stack_parts(parts, norm, pos_slice, total)
         return (stack, labels) if return_labels else stack
 
     def head_parts(self, n_layers: int, pos_slice: Slice | SliceInput) -> list[Part]:
@@ -61,6 +62,8 @@ class HeadsMixin(ComponentsMixin):
             Part(
                 [f"L{index}H{head}" for head in range(self.model.cfg.n_heads)],
                 partial(self._written, index, pos_slice),
+                layer=index,
+                branch="attn",
             )
             for index in range(n_layers)
         ]

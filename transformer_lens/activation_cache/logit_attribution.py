@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from transformer_lens import anatomy
 from transformer_lens.activation_cache.mapping import as_slice
 from transformer_lens.activation_cache.norms import NormsMixin
 from transformer_lens.utilities.slice import Slice, SliceInput
@@ -26,8 +27,9 @@ class LogitAttributionMixin(NormsMixin):
         """Computes what each component adds to the logit of a token (direct logit attribution).
 
         ``attr[c] = norm(stack[c]) @ W_U[:, token]``, where the norm is the final one with the scale of the whole
-        stream. For a stack that sums to the final residual stream, of a model with folded norms (or without), the sum
-        of the attributions is the token's logit less ``b_U[token]``.
+        stream, times ``cfg.logit_multiplier``. For a stack that sums to the final residual stream, of a model with
+        folded norms (or without), the sum of the attributions is the token's logit, before the cap of logits if there
+        is one, less what ``b_U[token]`` adds.
 
         Args:
             residual_stack: The components, at the positions of `pos_slice` only.
@@ -53,6 +55,8 @@ class LogitAttributionMixin(NormsMixin):
         if has_batch_dim:
             residual_stack = as_slice(batch_slice).apply(residual_stack, dim=1)
         norm = self.norm_before(None, False, pos_slice, batch_slice)
+        multiplier = anatomy.unembedding_of(self.model.cfg).multiplier
+        directions = directions if multiplier == 1.0 else directions * multiplier
         directions = norm.pull_back(directions.to(residual_stack.device))
         dtype = torch.promote_types(residual_stack.dtype, directions.dtype)
         if norm.scale is not None:

@@ -80,7 +80,7 @@ class NeuronsMixin(ComponentsMixin):
         last = self.layer_of(layer)
         norm = self.norm_before(last, False, pos_slice) if apply_ln else FrozenNorm()
         total = self.residual_before(last, pos_slice) if incl_remainder else None
-        parts = self.neuron_parts(last, pos_slice, neuron_slice)
+        parts = self.carried(self.neuron_parts(last, pos_slice, neuron_slice), last, False, pos_slice)
         stack, labels = self.stack_parts(parts, norm, pos_slice, total, project_output_onto)
         return (stack, labels) if return_labels else stack
 
@@ -97,6 +97,8 @@ class NeuronsMixin(ComponentsMixin):
                 [f"L{index}N{neuron}" for neuron in indices],
                 partial(self._written_by_neurons, index, pos_slice, neurons),
                 partial(self._projected_neurons, index, pos_slice, neurons),
+                layer=index,
+                branch="mlp",
             )
             for index in range(n_layers)
         ]

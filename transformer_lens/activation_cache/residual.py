@@ -1,10 +1,14 @@
 """The residual stream, by layers and by what writes to it."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
+import torch
 from torch import Tensor
 
+from transformer_lens import anatomy
 from transformer_lens.activation_cache.components import ComponentsMixin, Labelled, Part
 from transformer_lens.activation_cache.mapping import as_slice
 from transformer_lens.activation_cache.norms import FrozenNorm
@@ -80,20 +84,21 @@ class ResidualMixin(ComponentsMixin):
         last = self.layer_of(layer, mlp_input)
         parts = self.embedding_parts(pos_slice) if incl_embeds else []
         for index in range(last):
-            if mode != "mlp":
-                parts.append(self.part_at(f"{index}_attn_out", f"blocks.{index}.hook_attn_out", pos_slice))
-            if mode != "attn" and not self.model.cfg.attn_only:
-                parts.append(self.part_at(f"{index}_mlp_out", f"blocks.{index}.hook_mlp_out", pos_slice))
+            for branch in anatomy.layer_of(self.model.cfg, index).branches:
+                if mode in ("all", branch.name):
+                    parts.append(self._written_by(index, branch.name, pos_slice))
         if mode != "mlp" and self._mlp_reads_attention(mlp_input):
-            parts.append(self.part_at(f"{last}_attn_out", f"blocks.{last}.hook_attn_out", pos_slice))
+            parts.append(self._written_by(last, "attn", pos_slice))
+        parts = self.carried(parts, last, mlp_input, pos_slice)
+        if mode == "all" and incl_embeds:
+            parts += self.closing_biases(last, mlp_input, pos_slice)
         norm = self.norm_before(last, mlp_input, pos_slice) if apply_ln else FrozenNorm()
         stack, labels = self.stack_parts(parts, norm, pos_slice)
         return (stack, labels) if return_labels else stack
 
     def embedding_parts(self, pos_slice: Slice | SliceInput) -> list[Part]:
         """Returns the embeddings that the residual stream begins with, as far as they were kept."""
-        # "shortformer" models add positions to queries and keys, not to the stream.
-        adds_positions = self.has_pos_embed and self.model.cfg.positional_embedding_type != "shortformer"
+        adds_positions = self.has_pos_embed and anatomy.embedding_of(self.model.cfg).adds_positions
         present = {"embed": self.has_embed, "pos_embed": adds_positions}
         return [self.part_at(label, f"hook_{label}", pos_slice) for label, is_there in present.items() if is_there]
 
@@ -101,8 +106,48 @@ class ResidualMixin(ComponentsMixin):
         """Returns the activation of a hook point as one component."""
         return Part([label], partial(self._one_component, name, pos_slice))
 
+    def _written_by(self, layer: int, branch: str, pos_slice: Slice | SliceInput) -> Part:
+        part = self.part_at(f"{layer}_{branch}_out", f"blocks.{layer}.hook_{branch}_out", pos_slice)
+        return replace(part, layer=layer, branch=branch)
+
+    def carried(self, parts: Sequence[Part], last: int, mlp_input: bool, pos_slice: Slice | SliceInput) -> list[Part]:
+        """Returns parts as the reader of the stream finds them: behind every norm that a sum went through since.
+
+        Args:
+            parts: What was added to the stream.
+            last: The layer that reads.
+            mlp_input: Its MLP reads.
+            pos_slice: The positions to take.
+        """
+        if all(record.adds_up for record in anatomy.layers(self.model.cfg)):
+            return list(parts)
+        norms = [self.closings(part.layer, part.branch, last, mlp_input, pos_slice) for part in parts]
+        return [
+            Part(part.labels, partial(_through, passed, part.make), None, part.layer, part.branch)
+            for part, passed in zip(parts, norms)
+        ]
+
+    def closing_biases(self, last: int, mlp_input: bool, pos_slice: Slice | SliceInput) -> list[Part]:
+        """Returns what the norms of the stream themselves have added to it, as one part; mostly there is none."""
+        norms = self.closings(0, None, last, mlp_input, pos_slice)
+        return [Part(["norm_bias"], partial(self._closing_bias, norms, pos_slice))] if norms else []
+
+    def _closing_bias(self, norms: Sequence[FrozenNorm], pos_slice: Slice | SliceInput) -> Tensor:
+        total = torch.zeros_like(self._any_residual(pos_slice)).unsqueeze(0)
+        for norm in norms:
+            total = norm(total)
+            total = total if norm.bias is None else total + norm.bias.to(total.device)
+        return total
+
     def _one_component(self, name: str, pos_slice: Slice | SliceInput) -> Tensor:
         return as_slice(pos_slice).apply(self[name], dim=-2).unsqueeze(0)
 
     def _mlp_reads_attention(self, mlp_input: bool) -> bool:
-        return mlp_input and not self.model.cfg.parallel_attn_mlp
+        return mlp_input and anatomy.layer_of(self.model.cfg, 0).has_middle
+
+
+def _through(norms: Sequence[FrozenNorm], make: Callable[[], Tensor]) -> Tensor:
+    components = make()
+    for norm in norms:
+        components = norm(components)
+    return components

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from transformer_lens import anatomy
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformer_lens.loading.conversion.schema import MATRICES, axis_sizes
 from transformer_lens.loading.quantization import bitsandbytes
 from transformer_lens.loading.quantization.beside import beside_of
 from transformer_lens.loading.quantization.matrices import matrix_order
@@ -44,8 +44,8 @@ class MatrixOwner(nn.Module):
         if name not in self.packing:
             weight: Tensor = getattr(self, name)
             return weight
-        sizes = axis_sizes(self.cfg)
-        axes = MATRICES[name.removeprefix("_")]
+        sizes = anatomy.axis_sizes(self.cfg)
+        axes = anatomy.MATRICES[name.removeprefix("_")]
         matrix = bitsandbytes.packed_of(self._packed(name)).dequantized()
         beside = self.packing[name].beside
         if beside is not None:

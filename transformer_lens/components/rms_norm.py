@@ -1,36 +1,5 @@
-"""RMS norm with its weight."""
+"""Upstream's place of `RMSNorm`."""
 
-from __future__ import annotations
+from transformer_lens.components.norms import RMSNorm
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-
-from transformer_lens.components.parameter import new_parameter
-from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformer_lens.hook_points import HookPoint
-
-Normed = Float[Tensor, "batch pos length"] | Float[Tensor, "batch pos head length"]
-
-
-class RMSNorm(nn.Module):
-    """``hook_normalized(x / scale) * w``, ``scale = sqrt(mean(x^2) + eps)`` at `hook_scale`.
-
-    The quotient is rounded to the model's dtype before it is multiplied, as Llama does.
-    """
-
-    def __init__(self, cfg: dict | HookedTransformerConfig, length: int | None = None) -> None:
-        super().__init__()
-        self.cfg = HookedTransformerConfig.unwrap(cfg)
-        self.eps = self.cfg.eps
-        self.length = self.cfg.d_model if length is None else length
-        self.w = new_parameter(self.length, dtype=self.cfg.dtype, fill=1.0)
-        self.hook_scale = HookPoint()
-        self.hook_normalized = HookPoint()
-
-    def forward(self, x: Normed) -> Normed:
-        """Normalises the last axis."""
-        if self.cfg.dtype not in (torch.float32, torch.float64):
-            x = x.to(torch.float32)
-        scale = self.hook_scale((x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
-        return self.hook_normalized(x / scale).to(self.cfg.dtype) * self.w
+__all__ = ["RMSNorm"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from transformer_lens import anatomy
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 from transformer_lens.components.attention import Attention
 from transformer_lens.components.attention.grouped_query import GroupedQueryAttention
-from transformer_lens.components.normalization import block_norm, is_unobserved, output_norm
+from transformer_lens.components.norms import is_unobserved, norm_module
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.factories.mlp_factory import MLPFactory
 from transformer_lens.hook_points import HookPoint
@@ -19,10 +20,11 @@ BranchInput = Residual | Float[Tensor, "batch pos _ d_model"]
 
 
 class TransformerBlock(nn.Module):
-    """One layer.
+    """One layer, as its record ``anatomy`` says.
 
-    Serial: ``mid = pre + attn(ln1 pre)``, ``post = mid + mlp(ln2 mid)``.
-    Parallel: ``post = pre + attn(ln1 pre) + mlp(ln2 pre)``.
+    A branch writes ``out = multiplier * writes(body(reads(stream)))``, where a norm may be missing. Serial:
+    ``mid = closes(pre + attn_out)``, ``post = closes(mid + mlp_out)``. Parallel: ``post = pre + attn_out + mlp_out``,
+    both of `pre`.
     """
 
     def __init__(self, cfg: dict | HookedTransformerConfig, block_index: int) -> None:
@@ -30,16 +32,12 @@ class TransformerBlock(nn.Module):
         self.cfg = HookedTransformerConfig.unwrap(cfg)
         cfg = self.cfg
         refuse_absent_traits(cfg)
-        self.ln1 = block_norm(cfg)
-        if cfg.use_normalization_before_and_after:
-            self.ln1_post = output_norm(cfg)
-        if not cfg.attn_only:
-            self.ln2 = block_norm(cfg)
-            if cfg.use_normalization_before_and_after:
-                self.ln2_post = output_norm(cfg)
-        attention = Attention if cfg.n_key_value_heads is None else GroupedQueryAttention
+        self.anatomy = anatomy.layer_of(cfg, block_index)
+        for name, norm in _norms_by_attribute(self.anatomy).items():
+            self.add_module(name, norm_module(cfg, norm))
+        attention = GroupedQueryAttention if self.anatomy.attends.is_grouped else Attention
         self.attn = attention(cfg, cfg.attention_type(block_index), block_index)
-        if not cfg.attn_only:
+        if self.anatomy.mlp is not None:
             self.mlp: nn.Module = MLPFactory.create_mlp(cfg)
         self.hook_attn_in = HookPoint()
         self.hook_q_input = HookPoint()
@@ -49,7 +47,7 @@ class TransformerBlock(nn.Module):
         self.hook_attn_out = HookPoint()
         self.hook_mlp_out = HookPoint()
         self.hook_resid_pre = HookPoint()
-        if not cfg.attn_only and not cfg.parallel_attn_mlp:
+        if self.anatomy.has_middle:
             self.hook_resid_mid = HookPoint()
         self.hook_resid_post = HookPoint()
 
@@ -77,17 +75,31 @@ class TransformerBlock(nn.Module):
             past_kv_cache_entry=past_kv_cache_entry,
             attention_mask=attention_mask,
         )
-        if self.cfg.use_normalization_before_and_after:
-            attn_out = self.ln1_post(attn_out)
-        attn_out = self.hook_attn_out(attn_out)
+        attn_out = self.hook_attn_out(self._written(attn_out, self.anatomy.attention))
         if resid_pre.device != attn_out.device:
             resid_pre = resid_pre.to(attn_out.device)
-        if self.cfg.attn_only:
-            return self.hook_resid_post(resid_pre + attn_out)
-        if self.cfg.parallel_attn_mlp:
-            return self.hook_resid_post(resid_pre + attn_out + self._mlp_out(resid_pre))
-        resid_mid = self.hook_resid_mid(resid_pre + attn_out)
-        return self.hook_resid_post(resid_mid + self._mlp_out(resid_mid))
+        stream = self._closed(resid_pre + attn_out, self.anatomy.attention)
+        if self.anatomy.mlp is None:
+            return self.hook_resid_post(stream)
+        if self.anatomy.is_parallel:
+            return self.hook_resid_post(stream + self._mlp_out(resid_pre))
+        resid_mid = self.hook_resid_mid(stream)
+        return self.hook_resid_post(self._closed(resid_mid + self._mlp_out(resid_mid), self.anatomy.mlp))
+
+    def _read(self, stream: BranchInput, branch: anatomy.Branch) -> BranchInput:
+        """Returns a stream behind the norm that a branch reads it through."""
+        name = _reading_norm(branch)
+        return stream if name is None else getattr(self, name)(stream)
+
+    def _written(self, out: Residual, branch: anatomy.Branch) -> Residual:
+        """Returns what a branch adds to the stream, of what its body has computed."""
+        if branch.writes is not None:
+            out = getattr(self, branch.writes.name)(out)
+        return out if branch.multiplier == 1.0 else out * branch.multiplier
+
+    def _closed(self, stream: Residual, branch: anatomy.Branch) -> Residual:
+        """Returns the stream behind the norm of the sum, where a branch has one."""
+        return stream if branch.closes is None else getattr(self, branch.closes.name)(stream)
 
     def _attention_inputs(
         self, resid_pre: Residual, shortformer_pos_embed: Residual | None
@@ -105,11 +117,13 @@ class TransformerBlock(nn.Module):
             key_input = value_input = query_input
         else:
             query_input = key_input = value_input = resid_pre
-        if query_input is key_input and key_input is value_input and is_unobserved(self.ln1):
-            normalized = self.ln1(query_input)
-            queries, keys, values = normalized, normalized, normalized
+        branch = self.anatomy.attention
+        name = _reading_norm(branch)
+        is_shared = query_input is key_input and key_input is value_input
+        if is_shared and (name is None or is_unobserved(getattr(self, name))):
+            queries = keys = values = self._read(query_input, branch)
         else:
-            queries, keys, values = self.ln1(query_input), self.ln1(key_input), self.ln1(value_input)
+            queries, keys, values = (self._read(stream, branch) for stream in (query_input, key_input, value_input))
         if shortformer_pos_embed is not None:
             positions = shortformer_pos_embed
             queries = queries + (positions if queries.ndim == 3 else positions.unsqueeze(2))
@@ -118,15 +132,28 @@ class TransformerBlock(nn.Module):
 
     def _mlp_out(self, residual: Residual) -> Residual:
         """Returns what the MLP writes, through its hooks."""
+        assert self.anatomy.mlp is not None
         mlp_in = self.hook_mlp_in(residual.clone()) if self.cfg.use_hook_mlp_in else residual
-        return self.apply_mlp(self.ln2(mlp_in))
+        return self.apply_mlp(self._read(mlp_in, self.anatomy.mlp))
 
     def apply_mlp(self, normalized_resid: Residual) -> Residual:
         """Returns what the MLP writes for a normalised residual stream, through `hook_mlp_out`."""
-        mlp_out = self.mlp(normalized_resid)
-        if self.cfg.use_normalization_before_and_after:
-            mlp_out = self.ln2_post(mlp_out)
-        return self.hook_mlp_out(mlp_out)
+        assert self.anatomy.mlp is not None
+        return self.hook_mlp_out(self._written(self.mlp(normalized_resid), self.anatomy.mlp))
+
+
+def _reading_norm(branch: anatomy.Branch) -> str | None:
+    """Returns the attribute of what stands before a branch; in a model without norms it is an identity."""
+    if branch.reads is not None:
+        return branch.reads.name
+    return None if any(branch.norms()) else {"attn": "ln1", "mlp": "ln2"}[branch.name]
+
+
+def _norms_by_attribute(layer: anatomy.Layer) -> dict[str, anatomy.Norm | None]:
+    """Returns the norms of a block by the attribute they stand at; ln1 and ln2 are there in every model."""
+    places = ("ln1", "ln1_post", "ln2", "ln2_post") if layer.mlp is not None else ("ln1", "ln1_post")
+    norms = {norm.name: norm for branch in layer.branches for norm in branch.norms()}
+    return {name: norms.get(name) for name in places if name in norms or not name.endswith("_post")}
 
 
 def refuse_absent_traits(cfg: HookedTransformerConfig) -> None:
@@ -135,16 +162,6 @@ def refuse_absent_traits(cfg: HookedTransformerConfig) -> None:
     Raises:
         NotImplementedError: It does.
     """
-    asked = {
-        "num_experts": cfg.num_experts is not None,
-        "clip_qkv": cfg.clip_qkv is not None,
-        "use_attention_sinks": cfg.use_attention_sinks,
-        "use_logn_attn": cfg.use_logn_attn,
-        "use_dynamic_ntk_rope": cfg.use_dynamic_ntk_rope,
-        "rotary_base_local": cfg.rotary_base_local is not None,
-        "yarn_global_attn_only": cfg.yarn_global_attn_only,
-        "load_in_4bit": cfg.load_in_4bit,
-    }
-    named = [name for name, is_asked in asked.items() if is_asked]
+    named = anatomy.absent_traits(cfg)
     if named:
         raise NotImplementedError(f"cfg sets {', '.join(named)}: this release has no model that does that.")

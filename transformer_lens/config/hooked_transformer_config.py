@@ -62,6 +62,14 @@ class HookedTransformerConfig:
         final_rms: With a layer-norm model, the last normalization is RMS.
         post_embedding_ln: A normalization follows the embedding.
         eps: Added to the variance inside each normalization.
+        norm_placement: "pre", "sandwich" (before and after each sublayer), "output" (after it, before the sum) or
+            "post" (after the sum); None means "sandwich" or "pre", by `use_normalization_before_and_after`.
+        norm_weight: The normalizations have weights.
+        norm_bias: Layer norms have biases.
+        norm_weight_offset: Added to each normalization's weight in the forward pass; 1.0 for Gemma.
+        norm_casts_late: RMS norms are rounded to `dtype` behind their weight, and not before it.
+        has_final_norm: A normalization stands before the unembedding.
+        residual_multiplier: Of what each sublayer adds to the residual stream.
         uses_rms_norm: The checkpoint's normalizations are RMS; upstream 3's name for it.
         layer_norm_folding: The normalizations' weights were folded; upstream 3's name for it.
 
@@ -79,7 +87,10 @@ class HookedTransformerConfig:
         attn_scale: The divisor of the scores; -1.0 means ``sqrt(d_head)``.
         scale_attn_by_inverse_layer_idx: Scores are further divided by the layer's number, counted from one.
         attn_scores_soft_cap: Scores s become ``cap * tanh(s / cap)``; off where not above zero.
-        use_qk_norm: Queries and keys are normalized per head before the scores.
+        use_qk_norm: Queries and keys are normalized before the scores.
+        qk_norm_kind: "RMS" or "LN" of each head; "LN by head", with weights of each head's own; "RMS over heads", of
+            all of them at once.
+        qk_norm_after_rotary: Queries and keys are rotated first, and then normalized.
         clip_qkv: Queries, keys and values are clamped to plus or minus this; None means not.
         use_logn_attn: Queries past `train_seq_length` are scaled by the logarithm of their position.
         train_seq_length: Length of the training sequences, in tokens.
@@ -94,10 +105,13 @@ class HookedTransformerConfig:
         positional_embedding_type: "standard", "rotary", "shortformer", "alibi", "relative_positional_bias" or "none".
         rotary_dim: Rotated dimensions of each head; None means `d_head` for a rotary model.
         rotary_base: The wavelengths are ``2 pi base^(2 i / rotary_dim)`` tokens.
-        rotary_base_local: The base in local layers; None means `rotary_base`.
+        rotary_base_local: The base in local layers, whose positions are then not scaled; None means `rotary_base`.
+        rotary_layers: Whether queries and keys turn, for each layer; None means in all.
         rotary_adjacent_pairs: Dimensions ``(2i, 2i+1)`` turn together, rather than ``(i, i + rotary_dim / 2)``.
         rotary_scaling_factor: Positions are divided by this in global layers.
         rope_scaling: None, or ``{"rope_type": ..., ...}`` with the numbers listed in `ROPE_NUMBERS`.
+        alibi_in_bfloat16: The product of slope and position is rounded to bfloat16 (Falcon RW).
+        embedding_multiplier: Of the embedded tokens, rounded to `dtype`.
         use_dynamic_ntk_rope: The base grows with the sequence beyond `train_seq_length` (Qwen 1).
         use_NTK_by_parts_rope, NTK_by_parts_low_freq_factor, NTK_by_parts_high_freq_factor, NTK_by_parts_factor,
             NTK_original_ctx_len: Llama 3's scaling under upstream's names; `rope_scaling` is derived from them.
@@ -106,6 +120,7 @@ class HookedTransformerConfig:
         yarn_global_attn_only: Local layers are not scaled.
 
     Output:
+        logit_multiplier: Of the logits, before their cap.
         output_logits_soft_cap: Logits x become ``cap * tanh(x / cap)``; off where not above zero.
         tie_word_embeddings: The checkpoint has one matrix for ``W_E`` and ``W_U``.
 
@@ -235,6 +250,19 @@ class HookedTransformerConfig:
     # ours
     rope_scaling: dict[str, Any] | None = None
     gated_mlp_bias: bool = False
+    norm_placement: str | None = None
+    norm_weight: bool = True
+    norm_bias: bool = True
+    norm_weight_offset: Number = 0.0
+    norm_casts_late: bool = False
+    has_final_norm: bool = True
+    qk_norm_kind: str = "RMS"
+    qk_norm_after_rotary: bool = False
+    rotary_layers: list[bool] | None = None
+    alibi_in_bfloat16: bool = False
+    embedding_multiplier: Number = 1.0
+    residual_multiplier: Number = 1.0
+    logit_multiplier: Number = 1.0
 
     def __post_init__(self) -> None:
         """Derives what was left open, and refuses what contradicts itself.

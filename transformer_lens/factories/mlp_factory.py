@@ -1,5 +1,6 @@
 """Which MLP a config asks for."""
 
+from transformer_lens import anatomy
 from transformer_lens.components.mlps.can_be_used_as_mlp import CanBeUsedAsMLP
 from transformer_lens.components.mlps.gated_mlp import GatedMLP
 from transformer_lens.components.mlps.mlp import MLP
@@ -12,4 +13,4 @@ class MLPFactory:
     @staticmethod
     def create_mlp(cfg: HookedTransformerConfig) -> CanBeUsedAsMLP:
         """Makes the MLP of a block."""
-        return GatedMLP(cfg) if cfg.gated_mlp else MLP(cfg)
+        return GatedMLP(cfg) if anatomy.mlp_of(cfg).is_gated else MLP(cfg)

@@ -5,6 +5,7 @@ from typing import Any
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from transformer_lens import anatomy
 from transformer_lens.ActivationCache import ActivationCache
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.hooked_transformer.input_error import InputError
@@ -35,8 +36,9 @@ class ForwardMixin(InputsMixin):
     ) -> None | Float[Tensor, "batch pos width"] | Float[Tensor, ""] | Float[Tensor, "batch predicted"] | Output:
         """Maps tokens to logits, loss, or the residual stream at some layer.
 
-        With r the residual stream after the last block, the logits are ``unembed(ln_final(r))``, soft-capped to
-        ``c * tanh(logits / c)`` where ``c = cfg.output_logits_soft_cap`` is above zero.
+        With r the residual stream after the last block, the logits are ``unembed(ln_final(r))``, times
+        ``cfg.logit_multiplier``, soft-capped to ``c * tanh(logits / c)`` where ``c = cfg.output_logits_soft_cap`` is
+        above zero.
 
         Running ``[:k]`` and then ``[k:]`` is running the whole: ``model(model(x, stop_at_layer=k), start_at_layer=k)``
         has the logits of ``model(x)`` (with `attention_mask` and `shortformer_pos_embed` passed on, where used).
@@ -97,11 +99,15 @@ class ForwardMixin(InputsMixin):
                 )
             if stop_at_layer is not None:
                 return residual
-            if self.cfg.normalization_type is not None:
+            if anatomy.final_norm_of(self.cfg) is not None:
                 residual = self.ln_final(residual)
             if return_type is None:
                 return None
-            logits = apply_softcap(self.unembed(residual), self.cfg.output_logits_soft_cap)
+            unembedding = anatomy.unembedding_of(self.cfg)
+            logits = self.unembed(residual)
+            if unembedding.multiplier != 1.0:
+                logits = logits * unembedding.multiplier
+            logits = apply_softcap(logits, unembedding.softcap)
             if return_type == "logits":
                 return logits
             if tokens is None:

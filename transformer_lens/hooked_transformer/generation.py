@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from transformer_lens import anatomy
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.hooked_transformer.decoding import (
     GenerateOutput,
@@ -245,7 +246,8 @@ class GenerationMixin(ForwardMixin):
         return self(residual, start_at_layer=0, shortformer_pos_embed=shortformer_pos_embed, past_kv_cache=cache)
 
     def _check_fits(self, length: int) -> None:
-        if length > self.cfg.n_ctx and self.cfg.positional_embedding_type in ("standard", "shortformer"):
+        begins = anatomy.embedding_of(self.cfg)
+        if length > self.cfg.n_ctx and (begins.adds_positions or begins.adds_positions_to_queries):
             raise InputError(
                 f"The sequence has {length} tokens, but the model has learned {self.cfg.n_ctx} positions (cfg.n_ctx): "
                 "pass fewer, or a smaller max_new_tokens."

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from transformer_lens import anatomy
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.hooked_transformer.input_error import InputError
 from transformer_lens.hooked_transformer.tokens import TokensMixin
@@ -68,8 +69,8 @@ class InputsMixin(TokensMixin):
         if past_kv_cache is None:
             return 0
         batch, length, heads, width = past_kv_cache[0].past_keys.shape
-        grouped = self.cfg.n_key_value_heads is not None and not self.cfg.ungroup_grouped_query_attention
-        n_kv_heads = self.cfg.n_key_value_heads if grouped else self.cfg.n_heads
+        attends = anatomy.layer_of(self.cfg, 0).attends
+        n_kv_heads = attends.n_heads if self.cfg.ungroup_grouped_query_attention else attends.n_kv_heads
         if (batch, heads, width) != (batch_size, n_kv_heads, self.cfg.d_head):
             raise InputError(
                 f"The cache holds {batch} rows of {heads} heads of {width}; "
@@ -103,22 +104,18 @@ class InputsMixin(TokensMixin):
             "shortformer" models add to queries and keys, or None.
 
         Raises:
-            InputError: If ``cfg.positional_embedding_type`` is unknown.
+            InvalidConfigError: If ``cfg.positional_embedding_type`` is unknown.
         """
-        kind = self.cfg.positional_embedding_type
+        begins = anatomy.embedding_of(self.cfg)
         residual, shortformer_pos_embed = embed, None
-        if kind in ("standard", "shortformer"):
+        if begins.adds_positions or begins.adds_positions_to_queries:
             if tokens is None:
                 tokens = torch.ones(embed.shape[:2], dtype=torch.long, device=device or embed.device)
             pos_embed = self.hook_pos_embed(self.pos_embed(tokens, pos_offset, attention_mask))
-            if kind == "standard":
+            if begins.adds_positions:
                 residual = embed + pos_embed
             else:
                 shortformer_pos_embed = pos_embed
-        elif kind not in ("rotary", "alibi", "none"):
-            raise InputError(
-                f"positional_embedding_type is {kind!r}, and not standard, shortformer, rotary, alibi or none."
-            )
         return (residual, shortformer_pos_embed) if return_shortformer_pos_embed else residual
 
     def _batch_of_tokens(self, input: Any) -> Tensor:

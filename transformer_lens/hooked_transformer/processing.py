@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from transformer_lens import anatomy
 from transformer_lens.components.matrix_owner import MatrixOwner
-from transformer_lens.components.normalization import folded
+from transformer_lens.components.norms import folded
 from transformer_lens.hooked_transformer.parts import ModelParts
 from transformer_lens.loading import Flags
 from transformer_lens.loading.compatibility import fill_missing_keys
@@ -100,21 +101,16 @@ class ProcessingMixin(ModelParts):
                 if promise.held is not Held.FRESH and not shares:
                     result = result.clone()
                 ready[name] = result.to(old.device, old.dtype)
-        if cfg.normalization_type != self.cfg.normalization_type:
-            self.cfg.normalization_type = cfg.normalization_type
+        if anatomy.norm_state(cfg) != anatomy.norm_state(self.cfg):
+            anatomy.mark_norms_folded(self.cfg)
             self._fold_norm_modules()
         replace_parameters(self, ready)
 
     def _fold_norm_modules(self) -> None:
         """Puts norms without parameters in the place of those that were folded; their hook points stay."""
-        for block in self.blocks:
-            for name in ("ln1", "ln2"):
-                if name in block._modules:
-                    block._modules[name] = folded(block._modules[name])
-            mlp = block._modules.get("mlp")
-            if isinstance(mlp, nn.Module) and mlp._modules.get("ln") is not None:
-                mlp._modules["ln"] = folded(mlp._modules["ln"])
-        self.ln_final = folded(self.ln_final)
+        for name, _norm, _readers in anatomy.model_of(self.cfg).readers():
+            owner, _, attribute = name.rpartition(".")
+            self.get_submodule(owner).register_module(attribute, folded(self.get_submodule(name)))
         self.setup()
 
     def fill_missing_keys(self, state_dict: StateDict) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from transformer_lens import anatomy
 from transformer_lens.hooked_transformer.input_error import InputError
 from transformer_lens.hooked_transformer.parts import ModelParts
 
@@ -37,7 +38,7 @@ class TogglesMixin(ModelParts):
         Raises:
             InputError: If the model has no MLPs.
         """
-        if self.cfg.attn_only:
+        if anatomy.layer_of(self.cfg, 0).mlp is None:
             raise InputError("hook_mlp_in needs an MLP; this model is attention-only.")
         self.cfg.use_hook_mlp_in = use_hook_mlp_in
 
@@ -47,7 +48,7 @@ class TogglesMixin(ModelParts):
         Raises:
             InputError: If keys and values have fewer heads than queries.
         """
-        if self.cfg.n_key_value_heads is not None:
+        if anatomy.layer_of(self.cfg, 0).attends.is_grouped:
             raise InputError(
                 "hook_attn_in has one copy a query head, which grouped-query attention cannot use; "
                 "use set_use_split_qkv_input instead."

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from transformer_lens import anatomy
 from transformer_lens.components.matrix_owner import numbers_of, parameter_count
 from transformer_lens.FactoredMatrix import FactoredMatrix
 from transformer_lens.hooked_transformer.input_error import InputError
@@ -30,8 +31,9 @@ class WeightViewsMixin(ModelParts):
 
     @property
     def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
-        """The token embedding, the parameter itself."""
-        return self.embed.W_E
+        """The token embedding: the parameter itself, or ``embed.W_E`` times ``cfg.embedding_multiplier``, made anew."""
+        multiplier = anatomy.embedding_of(self.cfg).multiplier
+        return self.embed.W_E if multiplier == 1.0 else self.embed.W_E * self.embed.W_E.new_tensor(multiplier)
 
     @property
     def W_pos(self) -> Float[Tensor, "n_ctx d_model"]:
@@ -71,7 +73,8 @@ class WeightViewsMixin(ModelParts):
     @property
     def W_gate(self) -> Float[Tensor, "n_layers d_model d_mlp"] | None:
         """The gate weights of every MLP, or None where MLPs have no gate."""
-        return self._of_layers("mlp.W_gate") if self.cfg.gated_mlp else None
+        computes = anatomy.layer_of(self.cfg, 0).computes
+        return self._of_layers("mlp.W_gate") if computes is not None and computes.is_gated else None
 
     @property
     def W_out(self) -> Float[Tensor, "n_layers d_mlp d_model"]:
@@ -139,10 +142,11 @@ class WeightViewsMixin(ModelParts):
         if mlp_input and layer >= self.cfg.n_layers:
             raise InputError(f"There is no MLP in layer {layer}: the last layer is {self.cfg.n_layers - 1}.")
         total = torch.zeros(self.cfg.d_model, dtype=self.cfg.dtype, device=self.device_of_block(0))
-        for index in range(layer):
-            total = total + self.blocks[index].attn.b_O.to(total.device)
-            if include_mlp_biases and not self.cfg.attn_only:
-                total = total + self.blocks[index].mlp.b_out.to(total.device)
+        for record in anatomy.layers(self.cfg)[:layer]:
+            block = self.blocks[record.index]
+            total = total + block.attn.b_O.to(total.device)
+            if include_mlp_biases and record.mlp is not None:
+                total = total + block.mlp.b_out.to(total.device)
         if mlp_input:
             total = total + self.blocks[layer].attn.b_O.to(total.device)
         return total

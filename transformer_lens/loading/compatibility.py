@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transformer_lens import anatomy
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading import architectures
 from transformer_lens.loading.checkpoint import read_config_json
@@ -67,18 +68,14 @@ def get_pretrained_model_config(
     if hf_cfg is not None:
         config = dict(hf_cfg)
         fields = read_config(architectures.find(config, model_name), config, model_name)
-        fields["n_layers"] = first_n_layers or fields["n_layers"]
-        if fields.get("attn_types") is not None:
-            fields["attn_types"] = fields["attn_types"][: fields["n_layers"]]
+        fields = anatomy.first_layers(fields, first_n_layers or fields["n_layers"])
         fields["n_ctx"] = n_ctx or fields["n_ctx"]
         if default_prepend_bos is not None:
             fields["default_prepend_bos"] = default_prepend_bos
         cfg = HookedTransformerConfig(
             **fields, model_name=model_name, dtype=dtype, device=device, n_devices=n_devices, init_weights=False
         )
-        if fold_ln and cfg.normalization_type in ("LN", "RMS"):
-            cfg.normalization_type += "Pre"
-        return cfg
+        return anatomy.with_norms(cfg, "folded") if fold_ln else cfg
     flags = Flags(fold_ln, False, False, False, False)
     request = Request(
         model_name=model_name, flags=flags, checkpoint_index=checkpoint_index, checkpoint_value=checkpoint_value,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from transformer_lens import anatomy
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading import architectures, loaders, processing
 from transformer_lens.loading.checkpoint import (
@@ -317,9 +318,7 @@ def _config(
             raise ValueError(
                 f"first_n_layers = {request.first_n_layers}, and {checkpoint.label} has {fields['n_layers']}."
             )
-        fields["n_layers"] = request.first_n_layers
-        if fields.get("attn_types") is not None:
-            fields["attn_types"] = fields["attn_types"][: request.first_n_layers]
+        fields = anatomy.first_layers(fields, request.first_n_layers)
     if request.default_prepend_bos is not None:
         fields["default_prepend_bos"] = request.default_prepend_bos
     device = get_device() if request.device is None else torch.device(request.device)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Container, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from transformer_lens import anatomy
+from transformer_lens.anatomy import schema
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading import architectures, processing
 from transformer_lens.loading.checkpoint import from_live_model
-from transformer_lens.loading.conversion import convert, schema
+from transformer_lens.loading.conversion import convert
 from transformer_lens.loading.errors import MissingTensorError
 from transformer_lens.loading.processing import Flags, Plan
 from transformer_lens.loading.weights import LazyTensor, Weights
@@ -47,16 +48,16 @@ def with_norms_of(names: Container[str], cfg: HookedTransformerConfig, fold_ln: 
     Raises:
         ValueError: The state dict has norms, the model has none, and they are not to be folded.
     """
-    kind = cfg.normalization_type
-    if kind not in ("LNPre", "RMSPre") or not ("ln_final.w" in names or "blocks.0.ln1.w" in names):
+    if anatomy.norm_state(cfg) != "folded":
+        return cfg
+    unfolded = anatomy.with_norms(cfg, "whole")
+    if not any(parameter in names for parameter in set(schema(unfolded)) - set(schema(cfg))):
         return cfg
     if not fold_ln:
         raise ValueError(
-            f"normalization_type = {kind!r}, and the state dict has the weights of norms: they would be lost.\n"
-            f"  Give fold_ln=True, or a config with {kind.removesuffix('Pre')!r}."
+            "The config says that norms are folded, and the state dict has their weights: they would be lost.\n"
+            "  Give fold_ln=True, or a config whose normalization_type does not end in 'Pre'."
         )
-    unfolded = copy.copy(cfg)
-    unfolded.normalization_type = kind.removesuffix("Pre")
     return unfolded
 
 

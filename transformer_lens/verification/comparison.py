@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transformer_lens import anatomy
 from transformer_lens.components.matrix_owner import numbers_of
 from transformer_lens.HookedTransformer import HookedTransformer
 from transformer_lens.verification.streamed import Streamed
@@ -92,16 +93,15 @@ def _invariants(model: HookedTransformer, residual: Tensor, layer: int) -> Itera
     prefix = f"blocks.{layer}."
     hooks = [(lambda name: name.startswith(prefix), keep)]
     model.run_with_hooks(residual, start_at_layer=layer, stop_at_layer=layer + 1, fwd_hooks=hooks)
-    block = model.blocks[layer]
-    total = cache["resid_pre"] + cache["attn_out"]
-    if not model.cfg.attn_only:
-        total = total + cache["mlp_out"]
+    block, record = model.blocks[layer], anatomy.layer_of(model.cfg, layer)
+    if record.mlp is not None and record.mlp.writes_plainly:
         out = cache["post"] @ numbers_of(block.mlp, "W_out") + block.mlp.b_out
-        if not model.cfg.use_normalization_before_and_after:
-            yield _row(f"{prefix}post @ W_out", out, cache["mlp_out"])
+        yield _row(f"{prefix}post @ W_out", out, cache["mlp_out"])
     values = cache["v"].repeat_interleave(cache["pattern"].shape[1] // cache["v"].shape[2], dim=2)
     yield _row(f"{prefix}pattern @ v", torch.einsum("bhqk,bkhd->bqhd", cache["pattern"], values), cache["z"])
-    yield _row(f"{prefix}sum of parts", total, cache["resid_post"])
+    if record.adds_up:
+        total = cache["resid_pre"] + cache["attn_out"] + (cache["mlp_out"] if record.mlp is not None else 0.0)
+        yield _row(f"{prefix}sum of parts", total, cache["resid_post"])
 
 
 def _row(name: str, ours: Tensor, theirs: Tensor) -> Row:

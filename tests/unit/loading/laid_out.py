@@ -2,8 +2,8 @@
 
 import torch
 
+from transformer_lens.anatomy import axis_sizes, schema
 from transformer_lens.config import HookedTransformerConfig
-from transformer_lens.loading.conversion.schema import axis_sizes, schema
 from transformer_lens.loading.weights import Held, LazyTensor, Origin, Weights
 
 

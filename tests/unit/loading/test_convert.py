@@ -8,10 +8,11 @@ import torch
 
 from tests.tiny_models import VARIANTS, make_model, save
 from tests.unit.loading.by_hand import by_hand
+from transformer_lens.anatomy import schema
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.loading.architectures import SUPPORTED, find
 from transformer_lens.loading.checkpoint import from_live_model, open_checkpoint, read_config_json
-from transformer_lens.loading.conversion import Take, convert, read_config, schema
+from transformer_lens.loading.conversion import Take, convert, read_config
 from transformer_lens.loading.conversion.convert import collapse
 from transformer_lens.loading.errors import LayoutMismatchError, MissingTensorError, UnexpectedTensorError
 from transformer_lens.loading.sources import resolve

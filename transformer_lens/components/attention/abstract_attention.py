@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from transformer_lens import anatomy
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 from transformer_lens.components.attention import masks, rotary
 from transformer_lens.components.attention.fused import fused_attention
@@ -18,8 +19,8 @@ from transformer_lens.components.linear import (
     out_of_heads,
 )
 from transformer_lens.components.matrix_owner import MatrixOwner
+from transformer_lens.components.norms import norm_module
 from transformer_lens.components.parameter import new_parameter
-from transformer_lens.components.rms_norm import RMSNorm
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.hook_points import HookPoint, is_plain
 from transformer_lens.utilities.activation_functions import apply_softcap, softcap_enabled
@@ -54,16 +55,17 @@ class AbstractAttention(MatrixOwner, ABC):
         self.attn_type = attn_type
         if attn_type not in ("global", "local"):
             raise ValueError(f"attn_type = {attn_type!r} is not 'global' or 'local'.")
-        if attn_type == "local" and not isinstance(cfg.window_size, int):
-            raise ValueError("A local attention layer needs cfg.window_size.")
+        self.anatomy = anatomy.attention_of(cfg, attn_type, layer_id)
         self.W_Q = new_parameter(cfg.n_heads, cfg.d_model, cfg.d_head, dtype=cfg.dtype, order=(0, 2, 1))
         self.W_O = new_parameter(cfg.n_heads, cfg.d_head, cfg.d_model, dtype=cfg.dtype, order=(2, 0, 1))
         self.b_Q = new_parameter(cfg.n_heads, cfg.d_head, dtype=cfg.dtype, fill=0.0)
         self.b_O = new_parameter(cfg.d_model, dtype=cfg.dtype, fill=0.0)
         self.make_key_value_parameters()
-        if cfg.use_qk_norm:
-            self.q_norm = RMSNorm(cfg, length=cfg.d_head)
-            self.k_norm = RMSNorm(cfg, length=cfg.d_head)
+        if self.anatomy.has_sinks:
+            self.sinks = new_parameter(cfg.n_heads, dtype=cfg.dtype, fill=0.0)
+        if self.anatomy.q_norm is not None:
+            self.q_norm = norm_module(cfg, self.anatomy.q_norm)
+            self.k_norm = norm_module(cfg, self.anatomy.k_norm)
         self.register_buffer("mask", torch.zeros(0, 0, dtype=torch.bool), persistent=False)
         self.register_buffer("IGNORE", torch.tensor(-torch.inf), persistent=False)
         self.hook_k = HookPoint()
@@ -73,7 +75,7 @@ class AbstractAttention(MatrixOwner, ABC):
         self.hook_attn_scores = HookPoint()
         self.hook_pattern = HookPoint()
         self.hook_result = HookPoint()
-        if cfg.positional_embedding_type == "rotary":
+        if self.anatomy.rotary is not None:
             self.hook_rot_k = HookPoint()
             self.hook_rot_q = HookPoint()
 
@@ -88,12 +90,7 @@ class AbstractAttention(MatrixOwner, ABC):
     @property
     def attn_scale(self) -> float:
         """What scores are divided by."""
-        cfg = self.cfg
-        divisor = float(cfg.attn_scale) if cfg.use_attn_scale else 1.0
-        if cfg.scale_attn_by_inverse_layer_idx:
-            assert self.layer_id is not None
-            divisor *= self.layer_id + 1
-        return divisor
+        return self.anatomy.divisor
 
     @property
     def OV(self) -> Any:
@@ -150,8 +147,10 @@ class AbstractAttention(MatrixOwner, ABC):
         q = self.hook_q(self._project(query_input, "W_Q", "b_Q"))
         k = self.hook_k(self._project(key_input, W_K, b_K))
         v = self.hook_v(self._project(value_input, W_V, b_V))
-        if self.cfg.use_qk_norm:
+        if self.anatomy.q_norm is not None and not self.anatomy.norms_after_rotary:
             q, k = self.q_norm(q), self.k_norm(k)
+        if self.anatomy.clip is not None:
+            q, k, v = (x.clamp(-self.anatomy.clip, self.anatomy.clip) for x in (q, k, v))
         return q, k, v
 
     def _project(self, x: Input, weight: str, bias: str) -> Tensor:
@@ -180,18 +179,24 @@ class AbstractAttention(MatrixOwner, ABC):
         token by token equals one pass.
         """
         offset = 0 if entry is None else entry.past_keys.shape[1]
-        rotates = self.cfg.positional_embedding_type == "rotary"
-        late = rotates and rotary.depends_on_length(self.cfg)
+        rotates = self.anatomy.rotary is not None
+        late = self.anatomy.rotary is not None and self.anatomy.rotary.depends_on_length
         length = offset + q.shape[1]
         if rotates:
-            q = self.hook_rot_q(self.apply_rotary(q, offset, attention_mask, length))
+            q = self.apply_rotary(q, offset, attention_mask, length)
             if not late:
                 k = self.apply_rotary(k, offset, attention_mask, length)
+        norms_late = self.anatomy.q_norm is not None and self.anatomy.norms_after_rotary
+        if norms_late:
+            q, k = self.q_norm(q), k if late else self.k_norm(k)
+        if rotates:
+            q = self.hook_rot_q(q)
         if entry is not None:
             k, v = entry.append(k, v)
         if rotates:
             if late:
                 k = self.apply_rotary(k, 0, attention_mask, length)
+                k = self.k_norm(k) if norms_late else k
             elif entry is not None and not is_plain(self.hook_rot_k):
                 k = k.clone()
             k = self.hook_rot_k(k)
@@ -212,56 +217,72 @@ class AbstractAttention(MatrixOwner, ABC):
             attention_mask: Padding; positions count real tokens only.
             length: Tokens of the whole sequence.
         """
+        turn = self.anatomy.rotary
+        assert turn is not None
         end = past_kv_pos_offset + x.shape[1]
-        cos, sin = rotary.rotary_table(self.cfg, length or end, x.device, x.dtype)
+        cos, sin = rotary.rotary_table(turn, length or end, x.device, x.dtype)
         if attention_mask is None:
             cos, sin = cos[past_kv_pos_offset:end], sin[past_kv_pos_offset:end]
         else:
             positions = get_offset_position_ids(past_kv_pos_offset, attention_mask[:, :end]).to(x.device)
             cos, sin = cos[positions], sin[positions]
-        return rotary.rotate(x, cos, sin, self.cfg.rotary_adjacent_pairs)
+        return rotary.rotate(x, cos, sin, turn.adjacent_pairs)
 
     def _is_observed(self) -> bool:
         return not (is_plain(self.hook_attn_scores) and is_plain(self.hook_pattern))
 
     def _needs_scores(self) -> bool:
-        return softcap_enabled(self.cfg.attn_scores_soft_cap) or self.cfg.positional_embedding_type == "alibi"
-
-    def _window(self) -> int | None:
-        return self.cfg.window_size if self.attn_type == "local" else None
+        return softcap_enabled(self.anatomy.softcap)
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None) -> Tensor:
         query_length, key_length = q.shape[1], k.shape[1]
-        window = self._window()
-        causal = self.cfg.attention_dir == "causal"
+        window, causal = self.anatomy.window, self.anatomy.is_causal
         whole = attention_mask is None and (window is None or window >= key_length)
         is_causal = causal and whole and query_length == key_length and query_length > 1
         visible = None
         if not is_causal:
             visible = masks.visible_keys(query_length, key_length, window, causal, attention_mask, q.device)
-        return fused_attention(q, k, v, visible, is_causal, self.attn_scale)
+        return fused_attention(
+            q, k, v, visible, is_causal, self.attn_scale, bias=self._alibi(query_length, key_length, q.device),
+            sinks=self.sinks if self.anatomy.has_sinks else None,
+        )  # fmt: skip
+
+    def _alibi(self, query_length: int, key_length: int, device: torch.device) -> Tensor | None:
+        """Returns what ALiBi adds to the scores [head query_pos key_pos], or None."""
+        if self.anatomy.alibi is None:
+            return None
+        rounded = self.anatomy.alibi == "bfloat16"
+        bias = masks.alibi_bias(self.anatomy.n_heads, query_length, key_length, device, rounded)
+        return bias / self.attn_scale if rounded else bias
 
     def _pattern(self, q: Tensor, k: Tensor, added: list[Tensor], attention_mask: Tensor | None) -> Scores:
         """Returns the attention pattern, through its hooks."""
         if self.cfg.dtype not in (torch.float32, torch.float64):
             q, k = q.to(torch.float32), k.to(torch.float32)
         scores = self.calculate_attention_scores(q, k)
-        if self.cfg.positional_embedding_type == "alibi":
-            scores = scores + masks.alibi_bias(scores.shape[1], scores.shape[2], scores.shape[3], scores.device)
+        alibi = self._alibi(scores.shape[2], scores.shape[3], scores.device)
+        scores = scores if alibi is None else scores + alibi
         for bias in added:
             scores = scores + bias.to(scores.device)
         scores = self.apply_causal_mask(scores, attention_mask=attention_mask)
         scores = self.hook_attn_scores(scores)
         unseeing = torch.isneginf(scores).all(-1, keepdim=True)
-        pattern = scores.masked_fill(unseeing, 0.0).softmax(-1).masked_fill(unseeing, 0.0)
+        pattern = self._softmax(scores.masked_fill(unseeing, 0.0)).masked_fill(unseeing, 0.0)
         return self.hook_pattern(pattern).to(self.cfg.dtype)
+
+    def _softmax(self, scores: Scores) -> Scores:
+        """Returns probabilities of keys; a sink takes a part of them, so that a row sums to less than one."""
+        if not self.anatomy.has_sinks:
+            return scores.softmax(-1)
+        sinks = self.sinks.to(scores.dtype)[:, None, None].expand(*scores.shape[:-1], 1)
+        return torch.cat([scores, sinks], dim=-1).softmax(-1)[..., :-1]
 
     def calculate_attention_scores(self, q: Queries, k: Keys) -> Scores:
         """Returns ``q k^T / divisor``, capped if the config says so."""
         group = q.shape[2] // k.shape[2]
         by_group = q.unflatten(2, (k.shape[2], group))
         scores = torch.einsum("bqkgd,bpkd->bkgqp", by_group, k).flatten(1, 2) / self.attn_scale
-        return apply_softcap(scores, self.cfg.attn_scores_soft_cap)
+        return apply_softcap(scores, self.anatomy.softcap)
 
     def calculate_z_scores(self, v: Keys, pattern: Scores) -> Queries:
         """Returns ``pattern v``, through its hook."""
@@ -282,8 +303,8 @@ class AbstractAttention(MatrixOwner, ABC):
         visible = masks.visible_keys(
             attn_scores.shape[2],
             attn_scores.shape[3],
-            self._window(),
-            self.cfg.attention_dir == "causal",
+            self.anatomy.window,
+            self.anatomy.is_causal,
             attention_mask,
             attn_scores.device,
         )

@@ -23,16 +23,16 @@ class GroupedQueryAttention(AbstractAttention):
 
     def make_key_value_parameters(self) -> None:
         """Registers _W_K, _W_V, _b_K and _b_V."""
-        cfg = self.cfg
-        if cfg.n_key_value_heads is None:
+        cfg, n_kv_heads = self.cfg, self.anatomy.n_kv_heads
+        if not self.anatomy.is_grouped:
             raise ValueError("Grouped-query attention needs cfg.n_key_value_heads.")
-        if cfg.n_heads % cfg.n_key_value_heads:
-            raise ValueError(f"{cfg.n_heads} heads cannot share {cfg.n_key_value_heads} keys evenly.")
-        shape = (cfg.n_key_value_heads, cfg.d_model, cfg.d_head)
+        if cfg.n_heads % n_kv_heads:
+            raise ValueError(f"{cfg.n_heads} heads cannot share {n_kv_heads} keys evenly.")
+        shape = (n_kv_heads, cfg.d_model, cfg.d_head)
         self._W_K = new_parameter(*shape, dtype=cfg.dtype, order=(0, 2, 1))
         self._W_V = new_parameter(*shape, dtype=cfg.dtype, order=(0, 2, 1))
-        self._b_K = new_parameter(cfg.n_key_value_heads, cfg.d_head, dtype=cfg.dtype, fill=0.0)
-        self._b_V = new_parameter(cfg.n_key_value_heads, cfg.d_head, dtype=cfg.dtype, fill=0.0)
+        self._b_K = new_parameter(n_kv_heads, cfg.d_head, dtype=cfg.dtype, fill=0.0)
+        self._b_V = new_parameter(n_kv_heads, cfg.d_head, dtype=cfg.dtype, fill=0.0)
 
     def key_value_names(self) -> tuple[str, str, str, str]:
         """Returns the names of the grouped weights, or of those of every head if the config ungroups them."""

@@ -46,9 +46,17 @@ def alibi_slopes(n_heads: int, device: torch.device) -> Float[Tensor, "head"]:
 
 
 def alibi_bias(
-    n_heads: int, query_length: int, key_length: int, device: torch.device
+    n_heads: int, query_length: int, key_length: int, device: torch.device, rounded: bool = False
 ) -> Float[Tensor, "head query_pos key_pos"]:
-    """Returns ``-slope * distance`` for keys before their query, else 0."""
+    """Returns ``-slope * distance`` for keys before their query, else 0.
+
+    `rounded`: ``slope * key position`` instead, rounded to bfloat16 as Falcon computes it. A row differs from the
+    other by a constant, which a softmax does not see, and by the rounding.
+    """
+    if rounded:
+        slopes = alibi_slopes(n_heads, device).to(torch.bfloat16)
+        product = slopes[:, None] * torch.arange(key_length, device=device)
+        return product.to(torch.bfloat16).float()[:, None, :].expand(-1, query_length, -1)
     distance = (
         torch.arange(key_length, device=device)[None, :]
         - torch.arange(key_length - query_length, key_length, device=device)[:, None]

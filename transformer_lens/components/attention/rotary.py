@@ -12,30 +12,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.anatomy import Rotary
 
 _MAX_TABLES = 16
 _tables: OrderedDict[tuple[Any, ...], tuple[Tensor, Tensor]] = OrderedDict()
 
 
-def depends_on_length(cfg: HookedTransformerConfig) -> bool:
-    """Whether the angle of a position depends on how long the sequence is."""
-    return cfg.rope_scaling is not None and cfg.rope_scaling["rope_type"] in ("dynamic", "longrope")
-
-
-def inverse_frequencies(cfg: HookedTransformerConfig, length: int) -> tuple[Float[Tensor, "half"], float]:
+def inverse_frequencies(rotary: Rotary, length: int) -> tuple[Float[Tensor, "half"], float]:
     """Returns ``f_j`` of a sequence of `length` tokens, and the factor of its cosines and sines.
 
     Sources: linear (Chen et al., 2023), dynamic NTK (the Transformers implementation), llama3 (Dubey et al., 2024),
     yarn (Peng et al., 2023), longrope (Ding et al., 2024).
     """
-    assert cfg.rotary_dim is not None
-    dim, theta = cfg.rotary_dim, float(cfg.rotary_base)
+    dim, theta = rotary.dimensions, rotary.theta
     exponents = torch.arange(0, dim, 2, dtype=torch.float32) / dim
     plain = 1.0 / theta**exponents
-    scaling = cfg.rope_scaling
-    if scaling is None:
+    if rotary.scaling is None:
         return plain, 1.0
+    scaling = dict(rotary.scaling)
     kind = scaling["rope_type"]
     if kind == "linear":
         return plain / scaling["factor"], 1.0
@@ -70,35 +64,27 @@ def inverse_frequencies(cfg: HookedTransformerConfig, length: int) -> tuple[Floa
     raise ValueError(f"rope_type = {kind!r} is not one of linear, dynamic, llama3, yarn, longrope.")
 
 
-def _frozen(value: Any) -> Any:
-    if isinstance(value, dict):
-        return tuple(sorted((key, _frozen(item)) for key, item in value.items()))
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _length_class(cfg: HookedTransformerConfig, length: int) -> int:
+def _length_class(rotary: Rotary, length: int) -> int:
     """Returns the same number for lengths with the same angles."""
-    if not depends_on_length(cfg):
+    if rotary.scaling is None or not rotary.depends_on_length:
         return 0
-    assert cfg.rope_scaling is not None
-    if cfg.rope_scaling["rope_type"] == "longrope":
-        return int(length > cfg.rope_scaling["original_max_position_embeddings"])
-    return max(length, cfg.rope_scaling["max_position_embeddings"])
+    scaling = dict(rotary.scaling)
+    if scaling["rope_type"] == "longrope":
+        return int(length > scaling["original_max_position_embeddings"])
+    return int(max(length, scaling["max_position_embeddings"]))
 
 
 def rotary_table(
-    cfg: HookedTransformerConfig, length: int, device: torch.device, dtype: torch.dtype
+    rotary: Rotary, length: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[Float[Tensor, "some_pos half"], Float[Tensor, "some_pos half"]]:
     """Returns cosines and sines for at least `length` positions of a sequence of `length` tokens."""
-    key = (
-        cfg.rotary_dim, float(cfg.rotary_base), _frozen(cfg.rope_scaling), _length_class(cfg, length), device, dtype
-    )  # fmt: skip
+    key = (rotary.dimensions, rotary.theta, rotary.scaling, _length_class(rotary, length), device, dtype)
     known = _tables.get(key)
     if known is None or known[0].shape[0] < length:
         rows = max(64, 1 << (length - 1).bit_length())
         # Tables outlive this call: what inference mode makes could never be used in training.
         with torch.inference_mode(False):
-            frequencies, factor = inverse_frequencies(cfg, length)
+            frequencies, factor = inverse_frequencies(rotary, length)
             angles = torch.arange(rows, dtype=torch.float32)[:, None] * frequencies
             known = ((angles.cos() * factor).to(device, dtype), (angles.sin() * factor).to(device, dtype))
         _tables[key] = known

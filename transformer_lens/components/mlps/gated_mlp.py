@@ -15,7 +15,8 @@ from transformer_lens.hook_points import HookPoint
 class GatedMLP(CanBeUsedAsMLP):
     """``(act(x @ W_gate + b_gate) * (x @ W_in + b_in)) @ W_out + b_out`` (Shazeer, 2020).
 
-    ``b_gate`` exists where the config says so. Upstream adds ``b_in`` behind the product, which no checkpoint means.
+    ``b_gate`` exists where the checkpoint has it, or where a norm's bias is folded into it. Upstream adds ``b_in``
+    behind the product, which no checkpoint means.
     """
 
     def __init__(self, config: dict | HookedTransformerConfig) -> None:
@@ -27,7 +28,7 @@ class GatedMLP(CanBeUsedAsMLP):
         self.W_gate = new_parameter(d_model, self.d_mlp, dtype=dtype, order=(1, 0))
         self.b_in = new_parameter(self.d_mlp, dtype=dtype, fill=0.0)
         self.b_out = new_parameter(d_model, dtype=dtype, fill=0.0)
-        self.b_gate = new_parameter(self.d_mlp, dtype=dtype, fill=0.0) if self.cfg.gated_mlp_bias else None
+        self.b_gate = new_parameter(self.d_mlp, dtype=dtype, fill=0.0) if self.anatomy.has_gate_bias else None
         self.hook_pre = HookPoint()
         self.hook_pre_linear = HookPoint()
         self.hook_post = HookPoint()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from transformer_lens import anatomy
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.conversion.config_reader import ConfigView
 from transformer_lens.loading.conversion.recipes import Take
-from transformer_lens.loading.conversion.schema import block_schema, schema
 
 
 def _read(config: ConfigView) -> dict[str, Any]:
@@ -17,8 +17,12 @@ def _read(config: ConfigView) -> dict[str, Any]:
 
 def own_names(cfg: HookedTransformerConfig) -> Architecture:
     """Returns the table of the parameters that a model of a config has; upstream's buffers are dropped by name."""
-    block = {name.replace("._", "."): Take(f"blocks.{{i}}.{name}", axes) for name, axes in block_schema(cfg).items()}
-    once = {name: Take(name, axes) for name, axes in schema(cfg).items() if not name.startswith("blocks.")}
+    block = {
+        name.replace("._", "."): Take(f"blocks.{{i}}.{name}", axes, optional=name in layer.ours())
+        for layer in anatomy.layers(cfg)
+        for name, axes in layer.parameters().items()
+    }
+    once = {name: Take(name, axes) for name, axes in anatomy.schema(cfg).items() if not name.startswith("blocks.")}
     return Architecture(
         name="HookedTransformer",
         model_type="own_names",

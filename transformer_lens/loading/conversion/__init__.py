@@ -4,7 +4,6 @@ from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.conversion.config_reader import ConfigView, read_config
 from transformer_lens.loading.conversion.convert import Converted, convert
 from transformer_lens.loading.conversion.recipes import Choose, Derived, Recipe, Stack, Take, When, Zeros
-from transformer_lens.loading.conversion.schema import axis_sizes, schema
 
 __all__ = [
     "Architecture",
@@ -17,8 +16,6 @@ __all__ = [
     "Take",
     "When",
     "Zeros",
-    "axis_sizes",
     "convert",
     "read_config",
-    "schema",
 ]

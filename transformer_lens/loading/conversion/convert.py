@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from transformer_lens.anatomy import schema
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.conversion.reading import Reader
-from transformer_lens.loading.conversion.schema import schema
 from transformer_lens.loading.errors import LayoutMismatchError, MissingTensorError, UnexpectedTensorError
 from transformer_lens.loading.weights import LazyTensor, Weights
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transformer_lens.anatomy import axis_sizes
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.conversion.layout import View, evaluate, make_view, parse
 from transformer_lens.loading.conversion.recipes import Choose, Derived, Key, Recipe, Stack, Take, When, Zeros
-from transformer_lens.loading.conversion.schema import axis_sizes
 from transformer_lens.loading.errors import MissingTensorError, UnexpectedTensorError
 from transformer_lens.loading.quantization.matrices import rows_taken
 from transformer_lens.loading.quantization.packed import Packing

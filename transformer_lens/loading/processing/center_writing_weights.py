@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from transformer_lens import anatomy
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformer_lens.loading.conversion.schema import WRITERS
 from transformer_lens.loading.processing.linear_chain import Center, then
-from transformer_lens.loading.weights import LazyTensor, Weights
+from transformer_lens.loading.weights import Weights
 
 
-def center_writing_weights(weights: Weights, cfg: HookedTransformerConfig) -> Weights:
+def center_writing_weights(
+    weights: Weights, cfg: HookedTransformerConfig, writers: Collection[str] | None = None
+) -> Weights:
     """Centres W_E, W_pos, W_O, b_O, W_out and b_out over d_model.
 
     Every reader of the residual stream takes the mean away first, so a constant in it is never seen. Logits do not
@@ -17,11 +21,8 @@ def center_writing_weights(weights: Weights, cfg: HookedTransformerConfig) -> We
     Args:
         weights: Left as they are.
         cfg: Of the model the weights belong to.
+        writers: Which parameters, by their names; None means all that write to the residual stream.
     """
-    changes: dict[str, LazyTensor] = {}
-    for stem in WRITERS:
-        names = [stem] if stem in weights else [f"blocks.{layer}.{stem}" for layer in range(cfg.n_layers)]
-        for name in names:
-            if name in weights:
-                changes[name] = then(weights[name], Center("d_model"), "centred over d_model")
-    return weights.updated(changes)
+    names = anatomy.model_of(cfg).writers() if writers is None else writers
+    step = "centred over d_model"
+    return weights.updated({name: then(weights[name], Center("d_model"), step) for name in names if name in weights})

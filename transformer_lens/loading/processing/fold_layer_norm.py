@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
+from transformer_lens import anatomy
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformer_lens.loading.conversion.schema import READERS, grouped, norm_kind
+from transformer_lens.loading.memory.mappings import to_read
+from transformer_lens.loading.processing.blocks import inner_dtype
 from transformer_lens.loading.processing.linear_chain import Center, Computation, Scale, then, unrounded
 from transformer_lens.loading.processing.shared_sums import SharedSums
-from transformer_lens.loading.processing.sums import added
+from transformer_lens.loading.processing.sums import added, computed
 from transformer_lens.loading.weights import LazyTensor, Weights
 
 
@@ -17,80 +20,65 @@ def fold_layer_norm(
     cfg: HookedTransformerConfig,
     fold_biases: bool = True,
     center_weights: bool = True,
-    norms: Collection[str] = ("ln1", "ln2", "ln_final"),
+    norms: Collection[str] | None = None,
 ) -> Weights:
     """Moves norms into the linear maps that read them.
 
     ``(x * w + b) W + c = x (diag(w) W) + (b W + c)``. A LayerNorm's output before its weight has mean zero, whether it
-    has a bias or not, so the mean of the folded matrix over d_model is taken away too: ``W' = diag(w) W - mean``.
-    Logits do not change. Norms of what a branch writes (sandwich norms) stay: ``r + w * N(f(r))`` has no reader alone.
+    has a bias or not, so the mean of the folded matrix over the norm's axis is taken away too:
+    ``W' = diag(w) W - mean``. Logits do not change. Norms of what a branch writes stay: ``r + w * N(f(r))`` has no
+    reader alone.
 
     Args:
         weights: Left as they are.
         cfg: Of the model the weights belong to.
         fold_biases: Whether the norm's bias is folded.
         center_weights: Whether folded matrices behind a LayerNorm are centred.
-        norms: Which norms.
+        norms: Which norms, by their names in the model; None means all that only matrices read.
 
     Returns:
         The weights without the norms' parameters.
     """
     changes: dict[str, LazyTensor] = {}
     gone: list[str] = []
-    places = [(f"blocks.{layer}.", norm) for layer in range(cfg.n_layers) for norm in ("ln1", "ln2") if norm in norms]
-    if "ln_final" in norms:
-        places.append(("", "ln_final"))
-    for prefix, norm in places:
-        name = f"{prefix}{norm}"
-        if f"{name}.w" not in weights:
+    for name, norm, readers in anatomy.model_of(cfg).readers():
+        if f"{name}.w" not in weights or not (norms is None or name in norms):
             continue
-        centres = center_weights and norm_kind(norm, cfg) == "LN"
-        has_bias = f"{name}.b" in weights
-        for matrix, bias in READERS[norm]:
-            matrix = prefix + grouped(matrix, cfg)
-            if matrix not in weights:
-                continue
-            folds_bias = fold_biases and has_bias and bias is not None
-            sums = _shared_sums(weights, matrix, name) if folds_bias and centres else None
-            folded = then(weights[matrix], Scale("d_model", weights[f"{name}.w"]), f"{norm} folded in")
+        stem = norm.name
+        centres, has_bias = center_weights and norm.centers, f"{name}.b" in weights
+        for reader in readers:
+            matrix = changes.get(reader.matrix, weights[reader.matrix])
+            folds_bias = fold_biases and has_bias
+            scale = _scale(weights[f"{name}.w"], norm)
+            shares = folds_bias and centres and reader.axis == "d_model"
+            sums = _shared_sums(weights, reader.matrix, name, scale) if shares else None
+            folded = then(matrix, Scale(reader.axis, scale), f"{stem} folded in")
             if centres:
-                folded = then(folded, Center("d_model", sums), "centred over d_model")
-            changes[matrix] = folded
-            if fold_biases and has_bias and bias is not None:
-                target, step = prefix + grouped(bias, cfg), f"bias of {norm} folded in"
-                changes[target] = added(weights[target], weights[matrix], weights[f"{name}.b"], "d_model", step, sums)
+                folded = then(folded, Center(reader.axis, sums), f"centred over {reader.axis}")
+            changes[reader.matrix] = folded
+            if folds_bias:
+                step = f"bias of {stem} folded in"
+                base = changes.get(reader.bias, weights[reader.bias])
+                changes[reader.bias] = added(
+                    base, weights[reader.matrix], weights[f"{name}.b"], reader.axis, step, sums
+                )
         gone.append(f"{name}.w")
         if has_bias and fold_biases:
             gone.append(f"{name}.b")
-    folded_weights = weights.updated(changes).without(gone)
-    return fold_solu_norm(folded_weights, cfg, fold_biases, center_weights) if "ln2" in norms else folded_weights
+    return weights.updated(changes).without(gone)
 
 
-def _shared_sums(weights: Weights, matrix: str, norm: str) -> SharedSums | None:
+def _scale(weight: LazyTensor, norm: anatomy.Norm) -> LazyTensor:
+    """Returns what a norm multiplies by: its weight, or the weight and its offset, not rounded to a short dtype."""
+    if norm.offset == 0.0:
+        return weight
+    inner = inner_dtype(weight.dtype)
+    shifted = lambda: to_read(weight).to(inner) + norm.offset
+    return computed(replace(weight, dtype=inner), shifted, f"{norm.offset:g} added", (weight,))
+
+
+def _shared_sums(weights: Weights, matrix: str, norm: str, scale: LazyTensor) -> SharedSums | None:
     """Returns the two sums over a matrix that is read as it is: what its mean is of, and what its bias takes in."""
     if isinstance(weights[matrix].make, Computation):
         return None
-    return SharedSums(weights[matrix], "d_model", (weights[f"{norm}.w"], unrounded(weights[f"{norm}.b"])))
-
-
-def fold_solu_norm(
-    weights: Weights, cfg: HookedTransformerConfig, fold_biases: bool = True, center_weights: bool = True
-) -> Weights:
-    """Moves the norm inside SoLU MLPs into W_out: its only reader."""
-    changes: dict[str, LazyTensor] = {}
-    gone: list[str] = []
-    for layer in range(cfg.n_layers):
-        prefix = f"blocks.{layer}.mlp."
-        if f"{prefix}ln.w" not in weights:
-            continue
-        matrix = weights[f"{prefix}W_out"]
-        changes[f"{prefix}W_out"] = then(matrix, Scale("d_mlp", weights[f"{prefix}ln.w"]), "mlp.ln folded in")
-        if center_weights:
-            changes[f"{prefix}W_out"] = then(changes[f"{prefix}W_out"], Center("d_mlp"), "centred over d_mlp")
-        if fold_biases and f"{prefix}ln.b" in weights:
-            changes[f"{prefix}b_out"] = added(
-                weights[f"{prefix}b_out"], matrix, weights[f"{prefix}ln.b"], "d_mlp", "bias of mlp.ln folded in"
-            )
-            gone.append(f"{prefix}ln.b")
-        gone.append(f"{prefix}ln.w")
-    return weights.updated(changes).without(gone)
+    return SharedSums(weights[matrix], "d_model", (scale, unrounded(weights[f"{norm}.b"])))

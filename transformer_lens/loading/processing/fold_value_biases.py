@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from transformer_lens import anatomy
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformer_lens.loading.conversion.schema import grouped
 from transformer_lens.loading.memory.mappings import to_read
 from transformer_lens.loading.processing.blocks import inner_dtype, largest_block
 from transformer_lens.loading.processing.linear_chain import unrounded
@@ -27,9 +27,9 @@ def fold_value_biases(weights: Weights, cfg: HookedTransformerConfig) -> Weights
         cfg: Of the model the weights belong to.
     """
     changes: dict[str, LazyTensor] = {}
-    for layer in range(cfg.n_layers):
-        prefix = f"blocks.{layer}."
-        value, matrix, output = prefix + grouped("attn.b_V", cfg), f"{prefix}attn.W_O", f"{prefix}attn.b_O"
+    for layer in anatomy.layers(cfg):
+        writer = layer.attends.writer().inside(layer.prefix)
+        value, matrix, output = f"{layer.prefix}attn.{layer.attends.key_value('b_V')}", writer.matrix, writer.bias
         changes[output] = _output_bias(weights[output], weights[value], weights[matrix])
         changes[value] = _zeros(weights[value])
     return weights.updated(changes)

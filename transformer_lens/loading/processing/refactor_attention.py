@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from transformer_lens import anatomy
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformer_lens.loading.conversion.schema import grouped
 from transformer_lens.loading.memory.fresh import empty_in_order, give_back, order_of
 from transformer_lens.loading.processing.blocks import inner_dtype
 from transformer_lens.loading.processing.linear_chain import unrounded
@@ -35,12 +35,13 @@ def refactor_attention(
         value_output: Whether values and outputs are rotated.
     """
     changes: dict[str, LazyTensor] = {}
-    for layer in range(cfg.n_layers):
+    for layer in anatomy.layers(cfg):
+        prefix, key_value = f"{layer.prefix}attn.", layer.attends.key_value
         if query_key:
-            names = [grouped(f"blocks.{layer}.attn.{leaf}", cfg) for leaf in ("W_Q", "b_Q", "W_K", "b_K")]
+            names = [prefix + leaf for leaf in ("W_Q", "b_Q", key_value("W_K"), key_value("b_K"))]
             changes |= _jointly(weights, names, _rotated_query_key, "rotated to singular vectors of W_Q W_K^T")
         if value_output:
-            names = [grouped(f"blocks.{layer}.attn.{leaf}", cfg) for leaf in ("W_V", "W_O")]
+            names = [prefix + leaf for leaf in (key_value("W_V"), "W_O")]
             changes |= _jointly(weights, names, _rotated_value_output, "rotated to singular vectors of W_V W_O")
     return weights.updated(changes)
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from transformer_lens.anatomy import MATRICES
 from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.conversion.recipes import Recipe, Take
-from transformer_lens.loading.conversion.schema import MATRICES
 from transformer_lens.loading.memory.fresh import give_back
 from transformer_lens.loading.processing.linear_chain import recast
 from transformer_lens.loading.quantization import bitsandbytes
