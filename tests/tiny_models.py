@@ -18,6 +18,8 @@ class Variant:
     settings: dict[str, Any]
     # The first release of transformers whose own forward pass is right for it.
     right_since: str = "4.49"
+    # What the weights of norms lie around, so that a norm multiplies by about one.
+    norm_weights: float = 1.0
 
     def why_no_reference(self) -> str | None:
         """Says why the installed transformers cannot be compared with; None where it can."""
@@ -162,6 +164,155 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
+_GEMMA = {**_LLAMA, "head_dim": 10, "pad_token_id": 0}
+_GEMMA_2 = {**_GEMMA, "num_hidden_layers": 3, "query_pre_attn_scalar": 13, "sliding_window": 5}
+_NEO = {
+    "hidden_size": 48, "num_heads": 6, "num_layers": 2, "intermediate_size": 80, "vocab_size": 113,
+    "max_position_embeddings": 64, "attention_types": [[["global", "local"], 1]], "window_size": 5,
+}  # fmt: skip
+_GPTJ = {"n_embd": 48, "n_head": 6, "n_layer": 2, "n_inner": 80, "vocab_size": 113, "n_positions": 64, "rotary_dim": 4}
+_OPT = {
+    "hidden_size": 48, "num_attention_heads": 6, "ffn_dim": 80, "num_hidden_layers": 2, "vocab_size": 113,
+    "max_position_embeddings": 64, "word_embed_proj_dim": 48,
+}  # fmt: skip
+_OPT_350M = {**_OPT, "do_layer_norm_before": False, "word_embed_proj_dim": 20}
+_LOGITS = {"logit_scale": 0.25}
+_GRANITE = {
+    **_LLAMA, "embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4,
+    "logits_scaling": 2.5,
+}  # fmt: skip
+
+
+def _two_ropes(theta: float, local_theta: float, **numbers: Any) -> dict[str, Any]:
+    full = {"rope_type": "default", "rope_theta": theta, **numbers}
+    return {
+        "rope_parameters": {
+            "full_attention": full,
+            "sliding_attention": {"rope_type": "default", "rope_theta": local_theta},
+        }
+    }
+
+
+VARIANTS |= {
+    "bloom": Variant("BloomConfig", {"hidden_size": 48, "n_head": 6, "n_layer": 2, "vocab_size": 113}),
+    "bloom-square": Variant("BloomConfig", {"hidden_size": 48, "n_head": 4, "n_layer": 2, "vocab_size": 48}),
+    "cohere": Variant("CohereConfig", {**_LLAMA, **_LOGITS, **_rope("default", 500.0)}),
+    "cohere-norms-bias": Variant(
+        "CohereConfig",
+        {**_LLAMA, **_LOGITS, **_rope("default"), "use_qk_norm": True, "attention_bias": True, "tie_word_embeddings": False},
+    ),
+    "cohere-square": Variant("CohereConfig", {**_SQUARE, **_LOGITS, **_rope("default"), "num_key_value_heads": 6}),
+    "cohere2": Variant(
+        "Cohere2Config",
+        {**_LLAMA, **_LOGITS, "num_hidden_layers": 4, "head_dim": 10, "sliding_window": 5, **_rope("default")},
+    ),
+    "gemma": Variant("GemmaConfig", _GEMMA, norm_weights=0.0),
+    "gemma-square": Variant("GemmaConfig", {**_GEMMA, "num_key_value_heads": 1, "intermediate_size": 48, "vocab_size": 48}, norm_weights=0.0),
+    "gemma2": Variant("Gemma2Config", _GEMMA_2, norm_weights=0.0),
+    "gemma2-uncapped-bias": Variant(
+        "Gemma2Config",
+        {
+            **_GEMMA_2,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "attention_bias": True,
+            "tie_word_embeddings": False,
+        }, norm_weights=0.0),
+    "gemma2-square": Variant("Gemma2Config", {**_GEMMA_2, "intermediate_size": 48, "vocab_size": 48}, norm_weights=0.0),
+    "gemma3": Variant("Gemma3TextConfig", {**_GEMMA_2, "num_hidden_layers": 7, **_two_ropes(100000.0, 500.0)}, norm_weights=0.0),
+    "gemma3-linear": Variant(
+        "Gemma3TextConfig",
+        {**_GEMMA_2, "num_hidden_layers": 7, **_two_ropes(100000.0, 500.0, rope_type="linear", factor=4.0)}, norm_weights=0.0),
+    "gpt-neo": Variant("GPTNeoConfig", _NEO),
+    "gpt-neo-square": Variant("GPTNeoConfig", {**_NEO, "intermediate_size": 48, "vocab_size": 48}),
+    "gptj": Variant("GPTJConfig", _GPTJ),
+    "gptj-whole-heads": Variant("GPTJConfig", {**_GPTJ, "rotary_dim": 8, "n_inner": None}),
+    "gptj-square": Variant("GPTJConfig", {**_GPTJ, "n_inner": 48, "vocab_size": 48}),
+    "granite": Variant("GraniteConfig", _GRANITE),
+    "granite-tied-bias": Variant(
+        "GraniteConfig", {**_GRANITE, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}
+    ),
+    "olmo": Variant("OlmoConfig", _MHA),
+    "olmo-gqa-clip": Variant("OlmoConfig", {**_LLAMA, "clip_qkv": 0.8, "tie_word_embeddings": True}),
+    "olmo-square": Variant("OlmoConfig", _SQUARE),
+    "olmo2": Variant("Olmo2Config", _MHA),
+    "olmo2-gqa-bias": Variant("Olmo2Config", {**_LLAMA, "attention_bias": True}),
+    "olmo2-square": Variant("Olmo2Config", _SQUARE),
+    "olmo3": Variant(
+        "Olmo3Config", {**_LLAMA, "num_hidden_layers": 5, "sliding_window": 5, **_two_ropes(500000.0, 500000.0)}
+    ),
+    "olmo3-yarn": Variant(
+        "Olmo3Config",
+        {
+            **_LLAMA,
+            "num_hidden_layers": 5,
+            "sliding_window": 5,
+            **_two_ropes(
+                500000.0, 500000.0, rope_type="yarn", factor=4.0, original_max_position_embeddings=16,
+                attention_factor=1.2, beta_fast=32.0, beta_slow=1.0,
+            ),
+        },
+    ),  # fmt: skip
+    "opt": Variant("OPTConfig", _OPT),
+    "opt-350m": Variant("OPTConfig", _OPT_350M),
+    "opt-galactica": Variant(
+        "OPTConfig", {**_OPT, "enable_bias": False, "layer_norm_elementwise_affine": False, "activation_function": "gelu"}
+    ),
+    "opt-square": Variant("OPTConfig", {**_OPT, "ffn_dim": 48, "vocab_size": 48}),
+    "phi": Variant("PhiConfig", {**_MHA, **_rope("default", partial_rotary_factor=0.5)}),
+    "phi-gqa-norms": Variant(
+        "PhiConfig", {**_LLAMA, "qk_layernorm": True, **_rope("default", partial_rotary_factor=0.25)}
+    ),
+    "phi-square": Variant("PhiConfig", {**_SQUARE, **_rope("default", partial_rotary_factor=0.5)}),
+    "qwen3": Variant("Qwen3Config", {**_LLAMA, "head_dim": 10}),
+    "qwen3-windows-bias": Variant(
+        "Qwen3Config",
+        {
+            **_MHA,
+            "head_dim": 10,
+            "num_hidden_layers": 4,
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "max_window_layers": 2,
+            "attention_bias": True,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "qwen3-square": Variant("Qwen3Config", {**_SQUARE, "head_dim": 10}),
+    "smollm3": Variant("SmolLM3Config", {**_LLAMA, "num_hidden_layers": 5, "pad_token_id": 0}),
+    "smollm3-windows": Variant(
+        "SmolLM3Config",
+        {
+            **_LLAMA,
+            "num_hidden_layers": 4,
+            "pad_token_id": 0,
+            "no_rope_layers": [1, 0, 1, 0],
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "stablelm": Variant(
+        "StableLmConfig", {**_MHA, "use_qkv_bias": True, **_rope("default", partial_rotary_factor=0.25)}
+    ),
+    "stablelm-parallel": Variant(
+        "StableLmConfig",
+        {
+            **_LLAMA,
+            "use_parallel_residual": True,
+            "qk_layernorm": True,
+            **_rope("default", partial_rotary_factor=0.25),
+        },
+    ),
+    "stablelm-square": Variant("StableLmConfig", {**_SQUARE, **_rope("default", partial_rotary_factor=0.5)}),
+    "starcoder2": Variant("Starcoder2Config", {**_LLAMA, "sliding_window": 5}),
+    "starcoder2-unbiased": Variant("Starcoder2Config", {**_LLAMA, "use_bias": False, "tie_word_embeddings": False}),
+    "starcoder2-square": Variant("Starcoder2Config", _SQUARE),
+}  # fmt: skip
+
+
 def parameters_in_order(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
     """Returns the parameters sorted by name; where transformers 5 renamed one, by its newer name."""
     return sorted(model.named_parameters(), key=lambda item: item[0].replace("embed_out.", "lm_head."))
@@ -180,7 +331,7 @@ def make_model(variant: Variant, dtype: torch.dtype = torch.float32, std: float 
         for name, parameter in parameters_in_order(model):
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
             if parameter.ndim == 1 and name.endswith("weight"):
-                parameter.add_(1.0)
+                parameter.add_(variant.norm_weights)
     return model.to(dtype)
 
 

@@ -6,14 +6,32 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from transformer_lens.loading.architectures.bloom import BLOOM
+from transformer_lens.loading.architectures.cohere import COHERE
+from transformer_lens.loading.architectures.cohere2 import COHERE2
+from transformer_lens.loading.architectures.gemma import GEMMA
+from transformer_lens.loading.architectures.gemma2 import GEMMA2
+from transformer_lens.loading.architectures.gemma3 import GEMMA3
 from transformer_lens.loading.architectures.gpt2 import GPT2
+from transformer_lens.loading.architectures.gpt_neo import GPT_NEO
 from transformer_lens.loading.architectures.gpt_neox import GPT_NEOX
+from transformer_lens.loading.architectures.gptj import GPTJ
+from transformer_lens.loading.architectures.granite import GRANITE
 from transformer_lens.loading.architectures.llama import LLAMA
 from transformer_lens.loading.architectures.mistral import MISTRAL
 from transformer_lens.loading.architectures.nanogpt import NANOGPT
+from transformer_lens.loading.architectures.olmo import OLMO
+from transformer_lens.loading.architectures.olmo2 import OLMO2
+from transformer_lens.loading.architectures.olmo3 import OLMO3
+from transformer_lens.loading.architectures.opt import OPT
 from transformer_lens.loading.architectures.own_names import own_names
+from transformer_lens.loading.architectures.phi import PHI
 from transformer_lens.loading.architectures.phi3 import PHI3
 from transformer_lens.loading.architectures.qwen2 import QWEN2
+from transformer_lens.loading.architectures.qwen3 import QWEN3
+from transformer_lens.loading.architectures.smollm3 import SMOLLM3
+from transformer_lens.loading.architectures.stablelm import STABLELM
+from transformer_lens.loading.architectures.starcoder2 import STARCODER2
 from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.errors import CorruptCheckpointError, UnsupportedArchitectureError
 from transformer_lens.loading.sources.remote_code import code_named
@@ -22,7 +40,33 @@ __all__ = ["NANOGPT", "SUPPORTED", "find", "own_names"]
 
 # What config.json may name.
 SUPPORTED: Mapping[str, Architecture] = {
-    architecture.name: architecture for architecture in (GPT2, GPT_NEOX, LLAMA, MISTRAL, PHI3, QWEN2)
+    architecture.name: architecture
+    for architecture in (
+        BLOOM,
+        COHERE,
+        COHERE2,
+        GEMMA,
+        GEMMA2,
+        GEMMA3,
+        GPT2,
+        GPTJ,
+        GPT_NEO,
+        GPT_NEOX,
+        GRANITE,
+        LLAMA,
+        MISTRAL,
+        OLMO,
+        OLMO2,
+        OLMO3,
+        OPT,
+        PHI,
+        PHI3,
+        QWEN2,
+        QWEN3,
+        SMOLLM3,
+        STABLELM,
+        STARCODER2,
+    )  # fmt: skip
 }
 _BY_MODEL_TYPE = {architecture.model_type: architecture for architecture in SUPPORTED.values()}
 

@@ -5,7 +5,7 @@ from typing import Any
 from transformer_lens.loading.architectures import llama_like
 from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.conversion.config_reader import ConfigView
-from transformer_lens.loading.conversion.recipes import Take, When
+from transformer_lens.loading.conversion.recipes import When
 
 _ATTENTION_BIAS = When("attention_bias", False)
 _MLP_BIAS = When("mlp_bias", False)
@@ -36,16 +36,7 @@ LLAMA = Architecture(
     anchor="embed_tokens.weight",
     layer="{p}layers.{i}.",
     once=llama_like.ONCE,
-    block={
-        **llama_like.BLOCK,
-        "attn.b_Q": Take("{p}layers.{i}.self_attn.q_proj.bias", "(head d_head)", when=_ATTENTION_BIAS),
-        "attn.b_K": Take("{p}layers.{i}.self_attn.k_proj.bias", "(kv_head d_head)", when=_ATTENTION_BIAS),
-        "attn.b_V": Take("{p}layers.{i}.self_attn.v_proj.bias", "(kv_head d_head)", when=_ATTENTION_BIAS),
-        "attn.b_O": Take("{p}layers.{i}.self_attn.o_proj.bias", "d_model", when=_ATTENTION_BIAS),
-        "mlp.b_in": Take("{p}layers.{i}.mlp.up_proj.bias", "d_mlp", when=_MLP_BIAS),
-        "mlp.b_gate": Take("{p}layers.{i}.mlp.gate_proj.bias", "d_mlp", when=_MLP_BIAS),
-        "mlp.b_out": Take("{p}layers.{i}.mlp.down_proj.bias", "d_model", when=_MLP_BIAS),
-    },
+    block={**llama_like.BLOCK, **llama_like.attention_biases(_ATTENTION_BIAS), **llama_like.mlp_biases(_MLP_BIAS)},
     dropped=llama_like.DROPPED,
     read_config=_read,
     ignored={

@@ -3,7 +3,7 @@
 from typing import Any
 
 from transformer_lens.loading.conversion.config_reader import ConfigView
-from transformer_lens.loading.conversion.recipes import Recipe, Take
+from transformer_lens.loading.conversion.recipes import Recipe, Take, When
 
 ONCE: dict[str, Recipe] = {
     "embed.W_E": Take("{p}embed_tokens.weight", "d_vocab d_model"),
@@ -27,9 +27,39 @@ BLOCK: dict[str, Recipe] = {
     "mlp.W_in": Take("{p}layers.{i}.mlp.up_proj.weight", "d_mlp d_model"),
     "mlp.W_gate": Take("{p}layers.{i}.mlp.gate_proj.weight", "d_mlp d_model"),
 }
+QUERY_KEY_NORMS: dict[str, Recipe] = {
+    "attn.q_norm.w": Take("{p}layers.{i}.self_attn.q_norm.weight", "d_head"),
+    "attn.k_norm.w": Take("{p}layers.{i}.self_attn.k_norm.weight", "d_head"),
+}
 REQUIRED: dict[str, Any] = {"rope_interleaved": False, "use_mrope": False}
 UNBIASED: dict[str, Any] = {"attention_bias": False, "mlp_bias": False}
 DROPPED = {"{p}layers.{i}.self_attn.rotary_emb.inv_freq": "rotary frequencies, computed here"}
+
+
+def attention_biases(when: When | None = None, output: bool = True) -> dict[str, Recipe]:
+    """Returns the recipes of the biases of queries, keys and values, and of the output.
+
+    Args:
+        when: Where it does not hold there are none.
+        output: Whether the output has one too.
+    """
+    biases: dict[str, Recipe] = {
+        "attn.b_Q": Take("{p}layers.{i}.self_attn.q_proj.bias", "(head d_head)", when=when),
+        "attn.b_K": Take("{p}layers.{i}.self_attn.k_proj.bias", "(kv_head d_head)", when=when),
+        "attn.b_V": Take("{p}layers.{i}.self_attn.v_proj.bias", "(kv_head d_head)", when=when),
+    }
+    if output:
+        biases["attn.b_O"] = Take("{p}layers.{i}.self_attn.o_proj.bias", "d_model", when=when)
+    return biases
+
+
+def mlp_biases(when: When | None = None) -> dict[str, Recipe]:
+    """Returns the recipes of the biases of a gated MLP; where `when` does not hold there are none."""
+    return {
+        "mlp.b_in": Take("{p}layers.{i}.mlp.up_proj.bias", "d_mlp", when=when),
+        "mlp.b_gate": Take("{p}layers.{i}.mlp.gate_proj.bias", "d_mlp", when=when),
+        "mlp.b_out": Take("{p}layers.{i}.mlp.down_proj.bias", "d_model", when=when),
+    }
 
 
 def read_sizes(config: ConfigView, defaults: dict[str, int], eps: float = 1e-6) -> dict[str, Any]:
@@ -42,7 +72,7 @@ def read_sizes(config: ConfigView, defaults: dict[str, int], eps: float = 1e-6) 
     return {
         "d_model": d_model,
         "n_heads": n_heads,
-        "d_head": config.size("head_dim", max(d_model // n_heads, 1)),
+        "d_head": config.size("head_dim", defaults.get("head_dim", max(d_model // n_heads, 1))),
         "n_key_value_heads": n_kv,
         "d_mlp": config.size("intermediate_size", defaults["intermediate_size"]),
         "n_layers": config.size("num_hidden_layers", defaults["num_hidden_layers"], "layers"),
@@ -60,6 +90,25 @@ def ungroup_if_equal(fields: dict[str, Any]) -> dict[str, Any]:
     if fields["n_key_value_heads"] == fields["n_heads"]:
         return {**fields, "n_key_value_heads": None}
     return fields
+
+
+def every_nth_is_full(n_layers: int, pattern: int) -> list[str]:
+    """Returns layer types of which every `pattern`-th sees all, and the others have a window."""
+    return ["sliding_attention" if (layer + 1) % pattern else "full_attention" for layer in range(n_layers)]
+
+
+def qwen_windows(config: ConfigView, n_layers: int) -> dict[str, Any]:
+    """Returns the fields of Qwen's windows: on the layers from ``max_window_layers`` on, if at all."""
+    windowed = config.flag("use_sliding_window", False)
+    size = config.size_or_none("sliding_window", 4096, "tokens")
+    # 0 is a window on every layer.
+    first = config.check_size("max_window_layers", config.take("max_window_layers", 28), 100_000, smallest=0)
+    layer_types = config.layer_types(n_layers)
+    if layer_types is not None and "sliding_attention" in layer_types and not (windowed and size):
+        config.problems.append("layer_types: windows on some layers, which use_sliding_window or sliding_window denies")
+    if layer_types is None:
+        layer_types = ["sliding_attention" if layer >= first else "full_attention" for layer in range(n_layers)]
+    return window(size if windowed else None, layer_types)
 
 
 def window(size: int | None, layer_types: list[str]) -> dict[str, Any]:

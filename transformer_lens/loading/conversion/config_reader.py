@@ -56,6 +56,17 @@ class ConfigView:
         value = self.config.get(name)
         return default if value is None else value
 
+    def spelling(self, *names: str) -> str:
+        """Returns the one of several names of a field that the config has; the first where it has none.
+
+        Those that it has must agree.
+        """
+        found = {name: self.config[name] for name in names if self.config.get(name) is not None}
+        self.read.update(names)
+        if any(value != next(iter(found.values())) for value in found.values()):
+            self.problems.append(", ".join(f"{name} = {_short(value)}" for name, value in found.items()) + ": which?")
+        return next(iter(found), names[0])
+
     def has(self, name: str) -> bool:
         """Whether a field is there at all, null included."""
         return name in self.config
@@ -77,6 +88,13 @@ class ConfigView:
     def number(self, name: str, default: Number, above: Number | None = None) -> Number:
         """Returns a field that is a finite number, above a bound where there is one."""
         return self.check_number(name, self.take(name, default), above)
+
+    def number_or_none(self, name: str, if_absent: Number | None, above: Number | None = None) -> Number | None:
+        """Returns a field that is a finite number; None where it is null, which may mean another than absent."""
+        self.read.add(name)
+        if not self.has(name):
+            return if_absent
+        return None if self.config[name] is None else self.number(name, 0, above)
 
     def flag(self, name: str, default: bool) -> bool:
         """Returns a field that is true or false."""
@@ -100,6 +118,15 @@ class ConfigView:
         if strange:
             self.problems.append(f"layer_types: {strange[0]!r} is neither 'sliding_attention' nor 'full_attention'")
         return list(value)
+
+    def numbers_by_layer(self, name: str, n_layers: int) -> list[int] | None:
+        """Returns a field that is a list of whole numbers, one a layer; None where it is not there."""
+        value = self.take(name)
+        if value is None:
+            return None
+        if not isinstance(value, (list, tuple)) or len(value) != n_layers:
+            raise self.corrupt(f"{name} = {_short(value)} is not a list of {n_layers}, one a layer")
+        return [self.check_size(f"{name}[{place}]", one, 1 << 30, smallest=0) for place, one in enumerate(value)]
 
     def activation(self, name: str, default: str) -> str:
         """Returns a field that names an activation that is there."""

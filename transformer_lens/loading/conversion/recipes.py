@@ -24,15 +24,19 @@ class When:
         name: The field.
         default: What it is where config.json does not say.
         equals: The value; True and False compare what the field's value counts as.
+        same_as: Another field, whose value it must have instead of `equals`, and has by default.
     """
 
     name: str
     default: Any
     equals: Any = True
+    same_as: str | None = None
 
     def holds(self, config: Mapping[str, Any]) -> bool:
         """Whether the condition holds for a config as parsed."""
         value = config.get(self.name)
+        if self.same_as is not None:
+            return value is None or bool(value == config.get(self.same_as))
         value = self.default if value is None else value
         return bool((bool(value) if isinstance(self.equals, bool) else value) == self.equals)
 

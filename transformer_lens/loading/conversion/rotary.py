@@ -85,6 +85,48 @@ def read_rotary(
     }
 
 
+def read_rotary_by_layer_type(
+    config: ConfigView, d_head: int, n_ctx: int, theta: float, local_theta: float, local_name: str | None
+) -> dict[str, Any]:
+    """Returns the fields of ours where layers with a window turn by another base, and are never scaled.
+
+    transformers 5 writes a set of rotary parameters for each type of layer. Releases before write one set, of the
+    layers without a window, and the other base in a field of its own or nowhere.
+
+    Args:
+        config: Where to read.
+        d_head: Dimensions of a head.
+        n_ctx: Longest sequence, in tokens.
+        theta: Base of layers that see all, where nothing says it.
+        local_theta: Base of layers with a window, where nothing says it.
+        local_name: The field that says it in older files; None where they have no such field.
+    """
+    sets = config.mapping("rope_parameters")
+    by_type = {kind: sets.get(kind) for kind in ("full_attention", "sliding_attention")}
+    if all(isinstance(one, Mapping) for one in by_type.values()) and len(sets) == 2:
+        local = {name: value for name, value in by_type["sliding_attention"].items() if value is not None}
+        if local.pop("rope_type", "default") != "default" or set(local) - {"rope_theta"}:
+            config.problems.append(f"rope_parameters: layers with a window are scaled by {local}")
+        local_base = config.check_number("rope_theta of sliding_attention", local.get("rope_theta", local_theta), 0)
+        inner = type(config)({"rope_parameters": by_type["full_attention"]}, config.label, config.said_by)
+        fields = inner.rotary(d_head, n_ctx, theta)
+        config.problems += inner.problems
+        # Older names of the same, which releases of transformers 5 do not write.
+        for name in ("rope_theta", "rope_scaling", *([] if local_name is None else [local_name])):
+            if config.take(name) is not None:
+                config.problems.append(f"{name}: beside rope_parameters for each type of layer")
+    else:
+        fields = config.rotary(d_head, n_ctx, theta)
+        local_base = local_theta if local_name is None else config.number(local_name, local_theta, above=0)
+        if local_name is None and fields and fields["rotary_base"] != local_theta:
+            config.problems.append(
+                f"rope_theta = {fields['rotary_base']}: releases of transformers differ in whether layers with a "
+                f"window have it too, or {local_theta:g}"
+            )
+    base = int(local_base) if float(local_base).is_integer() else float(local_base)
+    return {**fields, "rotary_base_local": base} if fields else {}
+
+
 def _given(config: ConfigView) -> dict[str, Any]:
     """Returns what the two dicts say together, "rope_type" under that name; nulls are left out."""
     spelled: list[dict[str, Any]] = []

@@ -1,0 +1,61 @@
+"""Gemma 3, text: norms of queries and keys, five layers with a window to one without, a base of rotation for each."""
+
+from typing import Any
+
+from transformer_lens.loading.architectures import gemma_like, llama_like
+from transformer_lens.loading.conversion.architecture import Architecture
+from transformer_lens.loading.conversion.config_reader import ConfigView
+from transformer_lens.loading.conversion.rotary import read_rotary_by_layer_type
+
+_DEFAULTS = {
+    "hidden_size": 2304,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "max_position_embeddings": 131072,
+    "vocab_size": 262208,
+}
+
+
+def _read(config: ConfigView) -> dict[str, Any]:
+    fields = gemma_like.read_sizes(config, _DEFAULTS, "hidden_activation")
+    pattern = config.size(config.spelling("sliding_window_pattern", "_sliding_window_pattern"), 6, "layers")
+    layer_types = config.layer_types(fields["n_layers"])
+    if layer_types is None:
+        layer_types = llama_like.every_nth_is_full(fields["n_layers"], pattern)
+    return {
+        **fields,
+        "use_normalization_before_and_after": True,
+        "use_qk_norm": True,
+        **gemma_like.read_scale(config),
+        **gemma_like.read_caps(config, None, None),
+        **llama_like.window(config.size_or_none("sliding_window", 4096, "tokens"), layer_types),
+        **read_rotary_by_layer_type(
+            config, fields["d_head"], fields["n_ctx"], 1_000_000.0, 10_000.0, "rope_local_base_freq"
+        ),
+    }
+
+
+GEMMA3 = Architecture(
+    name="Gemma3ForCausalLM",
+    model_type="gemma3_text",
+    prefix="model.",
+    anchor="embed_tokens.weight",
+    layer="{p}layers.{i}.",
+    once=llama_like.ONCE,
+    block={
+        **gemma_like.SANDWICH,
+        **llama_like.QUERY_KEY_NORMS,
+        **llama_like.attention_biases(gemma_like.ATTENTION_BIAS),
+    },
+    dropped=llama_like.DROPPED,
+    read_config=_read,
+    ignored={
+        "hidden_act": "transformers reads hidden_activation",
+        "cache_implementation": "how transformers keeps keys and values",
+    },
+    required=llama_like.REQUIRED,
+    ties_by_default=True,
+)

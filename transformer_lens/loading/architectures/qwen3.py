@@ -1,0 +1,49 @@
+"""Qwen 3: Llama with norms of queries and keys, and windows on the later layers."""
+
+from typing import Any
+
+from transformer_lens.loading.architectures import llama_like
+from transformer_lens.loading.conversion.architecture import Architecture
+from transformer_lens.loading.conversion.config_reader import ConfigView
+from transformer_lens.loading.conversion.recipes import When
+
+_DEFAULTS = {
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "head_dim": 128,
+    "intermediate_size": 22016,
+    "num_hidden_layers": 32,
+    "max_position_embeddings": 32768,
+    "vocab_size": 151936,
+}
+
+
+def _read(config: ConfigView) -> dict[str, Any]:
+    fields = llama_like.ungroup_if_equal(llama_like.read_sizes(config, _DEFAULTS))
+    config.flag("attention_bias", False)
+    return {
+        **fields,
+        "use_qk_norm": True,
+        "default_prepend_bos": False,
+        **llama_like.qwen_windows(config, fields["n_layers"]),
+        **config.rotary(fields["d_head"], fields["n_ctx"]),
+    }
+
+
+QWEN3 = Architecture(
+    name="Qwen3ForCausalLM",
+    model_type="qwen3",
+    prefix="model.",
+    anchor="embed_tokens.weight",
+    layer="{p}layers.{i}.",
+    once=llama_like.ONCE,
+    block={
+        **llama_like.BLOCK,
+        **llama_like.QUERY_KEY_NORMS,
+        **llama_like.attention_biases(When("attention_bias", False)),
+    },
+    dropped=llama_like.DROPPED,
+    read_config=_read,
+    required={**llama_like.REQUIRED, "mlp_bias": False},
+)
