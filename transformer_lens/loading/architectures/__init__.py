@@ -11,7 +11,7 @@ from transformer_lens.loading.architectures.cohere import COHERE
 from transformer_lens.loading.architectures.cohere2 import COHERE2
 from transformer_lens.loading.architectures.gemma import GEMMA
 from transformer_lens.loading.architectures.gemma2 import GEMMA2
-from transformer_lens.loading.architectures.gemma3 import GEMMA3
+from transformer_lens.loading.architectures.gemma3 import GEMMA3, GEMMA3_MULTIMODAL
 from transformer_lens.loading.architectures.gpt2 import GPT2
 from transformer_lens.loading.architectures.gpt_neo import GPT_NEO
 from transformer_lens.loading.architectures.gpt_neox import GPT_NEOX
@@ -48,6 +48,7 @@ SUPPORTED: Mapping[str, Architecture] = {
         GEMMA,
         GEMMA2,
         GEMMA3,
+        GEMMA3_MULTIMODAL,
         GPT2,
         GPTJ,
         GPT_NEO,

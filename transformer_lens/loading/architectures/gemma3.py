@@ -1,10 +1,12 @@
-"""Gemma 3, text: norms of queries and keys, five layers with a window to one without, a base of rotation for each."""
+"""Gemma 3, alone or inside a model that sees: five layers with a window to one without, each kind rotated its way."""
 
+from dataclasses import replace
 from typing import Any
 
 from transformer_lens.loading.architectures import gemma_like, llama_like
 from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.conversion.config_reader import ConfigView
+from transformer_lens.loading.conversion.recipes import Take
 from transformer_lens.loading.conversion.rotary import read_rotary_by_layer_type
 
 _DEFAULTS = {
@@ -58,4 +60,33 @@ GEMMA3 = Architecture(
     },
     required=llama_like.REQUIRED,
     ties_by_default=True,
+)
+
+_VISION = "part of the vision tower, which a language model has no place for"
+_HEADS = ("lm_head.weight", "language_model.lm_head.weight", "model.language_model.lm_head.weight")
+
+GEMMA3_MULTIMODAL = replace(
+    GEMMA3,
+    name="Gemma3ForConditionalGeneration",
+    model_type="gemma3",
+    prefix="language_model.model.",
+    other_prefixes=("model.language_model.", "model.language_model.model."),
+    once={
+        **GEMMA3.once,
+        "unembed.W_U": Take(_HEADS, "d_vocab_out d_model", tied_to="{p}embed_tokens.weight"),
+    },
+    text_config="text_config",
+    beside_text={
+        "vision_config": _VISION,
+        "mm_tokens_per_image": _VISION,
+        "image_token_index": _VISION,
+        "image_token_id": _VISION,
+        "boi_token_index": _VISION,
+        "boi_token_id": _VISION,
+        "eoi_token_index": _VISION,
+        "eoi_token_id": _VISION,
+    },
+    dropped_parts={
+        prefix + part: _VISION for prefix in ("", "model.") for part in ("vision_tower.", "multi_modal_projector.")
+    },
 )

@@ -31,6 +31,9 @@ class Architecture:
         transposed: Whether the matrices of blocks lie [in, out] in the file (Conv1D).
         ties_by_default: Whether the unembedding is the embedding where the config does not say.
         said_by: Where the config stands, for messages.
+        text_config: The field that holds the decoder's own config, in a model of several parts; None in any other.
+        beside_text: Fields beside that one that change nothing of the decoder, each with the reason.
+        dropped_parts: What the keys of other parts start with, each with the reason.
     """
 
     name: str
@@ -48,6 +51,9 @@ class Architecture:
     other_prefixes: tuple[str, ...] = ()
     required: Mapping[str, Any] = field(default_factory=dict)
     said_by: str = "config.json"
+    text_config: str | None = None
+    beside_text: Mapping[str, str] = field(default_factory=dict)
+    dropped_parts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def prefixes(self) -> tuple[str, ...]:
@@ -77,7 +83,18 @@ class Architecture:
         """Whether the matrix under a key lies [in, out]."""
         return self.transposed and self.beyond(0)(key)
 
+    def text_fields(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns the fields that say what the decoder is: the config itself, or the part of it that does.
+
+        Whether embedding and unembedding are one is said beside that part.
+        """
+        inner = None if self.text_config is None else config.get(self.text_config)
+        if not isinstance(inner, Mapping):
+            return config
+        tied = config.get("tie_word_embeddings")
+        return inner if tied is None else {**inner, "tie_word_embeddings": tied}
+
     def ties(self, config: Mapping[str, Any]) -> bool:
         """Whether the config makes the unembedding the embedding."""
-        value = config.get("tie_word_embeddings")
+        value = self.text_fields(config).get("tie_word_embeddings")
         return self.ties_by_default if value is None else bool(value)

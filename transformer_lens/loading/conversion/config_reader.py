@@ -208,7 +208,8 @@ def read_config(architecture: Architecture, config: Mapping[str, Any], label: st
         UnhandledConfigError: A field changes the model in a way that is not known here; all such are named at once.
         CorruptCheckpointError: A field has a value that makes no sense.
     """
-    view = ConfigView(config, label, architecture.said_by)
+    view = ConfigView(architecture.text_fields(config), label, architecture.said_by)
+    beside = {} if view.config is config else {k: v for k, v in config.items() if k != architecture.text_config}
     for name in MUST_BE_FALSE:
         if view.take(name):
             view.problems.append(f"{name} = {_short(config[name])}: must be false")
@@ -220,8 +221,13 @@ def read_config(architecture: Architecture, config: Mapping[str, Any], label: st
     known = view.read | IGNORED | set(architecture.ignored)
     view.problems.extend(
         f"{name} = {_short(value)}: no reader, and no reason to ignore it"
-        for name, value in config.items()
+        for name, value in view.config.items()
         if name not in known and value is not None
+    )
+    view.problems.extend(
+        f"{name} = {_short(value)}: beside {architecture.text_config}, with no reason to ignore it"
+        for name, value in beside.items()
+        if name not in IGNORED | set(architecture.beside_text) | {"tie_word_embeddings"} and value
     )
     if view.problems:
         raise UnhandledConfigError(

@@ -56,6 +56,8 @@ def _unread(file: Weights, reader: Reader, architecture: Architecture, n_layers:
             continue
         if key in templates:
             dropped[key] = templates[key]
+        elif (part := next((part for part in architecture.dropped_parts if key.startswith(part)), None)) is not None:
+            dropped[key] = architecture.dropped_parts[part]
         elif beyond(key):
             dropped[key] = f"a layer beyond the {n_layers} that were asked for"
         else:

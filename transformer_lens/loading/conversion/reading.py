@@ -71,7 +71,8 @@ class Reader:
         config: Mapping[str, Any],
         label: str,
     ) -> None:
-        self._file, self._architecture, self._config, self._label = file, architecture, config, label
+        self._file, self._architecture, self._label = file, architecture, label
+        self._config = architecture.text_fields(config)
         self._sizes = axis_sizes(cfg)
         self._prefix = self._find_prefix()
         self._dtype = file[self._prefix + architecture.anchor].dtype
