@@ -313,6 +313,52 @@ VARIANTS |= {
 }  # fmt: skip
 
 
+_MIXTURE = {**_LLAMA, "num_experts_per_tok": 2, "num_local_experts": 5}
+_QWEN_MIXTURE = {
+    **_LLAMA, "head_dim": 10, "num_experts_per_tok": 2, "num_experts": 5, "moe_intermediate_size": 20,
+    "norm_topk_prob": True,
+}  # fmt: skip
+
+VARIANTS |= {
+    "mixtral": Variant("MixtralConfig", _MIXTURE),
+    "mixtral-windows": Variant("MixtralConfig", {**_MIXTURE, "sliding_window": 5, "tie_word_embeddings": True}),
+    "mixtral-square": Variant("MixtralConfig", {**_SQUARE, "num_experts_per_tok": 2, "num_local_experts": 4}),
+    "qwen3-moe": Variant("Qwen3MoeConfig", _QWEN_MIXTURE),
+    "qwen3-moe-dense-between": Variant(
+        "Qwen3MoeConfig",
+        {
+            **_QWEN_MIXTURE,
+            "num_hidden_layers": 4,
+            "decoder_sparse_step": 2,
+            "mlp_only_layers": [3],
+            "norm_topk_prob": False,
+            "attention_bias": True,
+        },
+    ),
+    "qwen3-moe-square": Variant("Qwen3MoeConfig", {**_QWEN_MIXTURE, "moe_intermediate_size": 48, "vocab_size": 48}),
+    "qwen2-moe": Variant(
+        "Qwen2MoeConfig",
+        {
+            **_LLAMA,
+            "num_experts_per_tok": 2,
+            "num_experts": 5,
+            "moe_intermediate_size": 20,
+            "shared_expert_intermediate_size": 28,
+            "decoder_sparse_step": 1,
+        },
+    ),
+    "olmoe": Variant("OlmoeConfig", {**_LLAMA, "num_experts_per_tok": 2, "num_experts": 5}),
+    "olmoe-clip": Variant(
+        "OlmoeConfig",
+        {**_MHA, "num_experts_per_tok": 3, "num_experts": 6, "clip_qkv": 0.8, "norm_topk_prob": True},
+    ),
+    "gpt-oss": Variant("GptOssConfig", {**_MIXTURE, "head_dim": 10, "sliding_window": 5, **_rope("default", 150000.0)}),
+    "gpt-oss-square": Variant(
+        "GptOssConfig", {**_MIXTURE, "head_dim": 8, "intermediate_size": 48, "vocab_size": 48, **_rope("default")}
+    ),
+}
+
+
 def parameters_in_order(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
     """Returns the parameters sorted by name; where transformers 5 renamed one, by its newer name."""
     return sorted(model.named_parameters(), key=lambda item: item[0].replace("embed_out.", "lm_head."))

@@ -33,7 +33,8 @@ class DecompositionMixin(ResidualMixin, HeadsMixin, NeuronsMixin):
         """Stacks everything that was written to the residual stream before a layer; the sum is the stream.
 
         In this order: every head of every layer, ``"L0H1"``; every neuron, ``"L0N1"``, or every MLP's output,
-        ``"0_mlp_out"``; ``"embed"``; ``"pos_embed"``; ``"bias"``, the sum of all biases not counted so far.
+        ``"0_mlp_out"``, which stands for the neurons of a mixture of experts too; ``"embed"``; ``"pos_embed"``;
+        ``"bias"``, the sum of all biases not counted so far.
 
         Args:
             layer: The layer that reads the stream; None, -1 and ``n_layers`` mean the unembedding.
@@ -53,14 +54,16 @@ class DecompositionMixin(ResidualMixin, HeadsMixin, NeuronsMixin):
         n_attentions = last + self._mlp_reads_attention(mlp_input)
         parts = self.head_parts(n_attentions, pos_slice)
         records = anatomy.layers(self.model.cfg)[:last]
-        has_mlps = any(record.mlp is not None for record in records)
-        if expand_neurons and has_mlps:
-            parts += self.neuron_parts(last, pos_slice)
-        elif has_mlps:
-            parts += [self._written_by(index, "mlp", pos_slice) for index in range(last)]
+        has_mlps = [record for record in records if record.mlp is not None]
+        expanded = [record for record in has_mlps if expand_neurons and record.mlp.writes_by_one_matrix]
+        for record in has_mlps:
+            if record in expanded:
+                parts += self.neuron_parts([record.index], pos_slice)
+            else:
+                parts.append(self._written_by(record.index, "mlp", pos_slice))
         parts += self.embedding_parts(pos_slice)
         written = [("attn", index) for index in range(n_attentions)]
-        written += [("mlp", index) for index in range(last)] if expand_neurons and has_mlps else []
+        written += [("mlp", record.index) for record in expanded]
         parts = self.carried(parts, last, mlp_input, pos_slice)
         parts.append(Part(["bias"], lambda: self._biases(written, last, mlp_input, pos_slice)))
         norm = self.norm_before(last, mlp_input, pos_slice) if apply_ln else FrozenNorm()

@@ -1,11 +1,13 @@
 """What each MLP neuron writes to the residual stream."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from transformer_lens import anatomy
 from transformer_lens.activation_cache.components import ComponentsMixin, Part
 from transformer_lens.activation_cache.mapping import as_slice
 from transformer_lens.activation_cache.norms import FrozenNorm
@@ -43,6 +45,7 @@ class NeuronsMixin(ComponentsMixin):
             ``[*batch_and_pos_dims num_neurons d_model]``, without the axis of neurons if `neuron_slice` is an int.
             Projected, ``num_outputs`` stands for d_model, and nothing for a single direction.
         """
+        self._check_neurons(layer)
         post = as_slice(pos_slice).apply(self["post", layer], dim=-2)
         post = as_slice(neuron_slice).apply(post, dim=-1)
         weights = as_slice(neuron_slice).apply(numbers_of(self.model.blocks[layer].mlp, "W_out").to(post.device), dim=0)
@@ -80,18 +83,20 @@ class NeuronsMixin(ComponentsMixin):
         last = self.layer_of(layer)
         norm = self.norm_before(last, False, pos_slice) if apply_ln else FrozenNorm()
         total = self.residual_before(last, pos_slice) if incl_remainder else None
-        parts = self.carried(self.neuron_parts(last, pos_slice, neuron_slice), last, False, pos_slice)
+        parts = self.carried(self.neuron_parts(range(last), pos_slice, neuron_slice), last, False, pos_slice)
         stack, labels = self.stack_parts(parts, norm, pos_slice, total, project_output_onto)
         return (stack, labels) if return_labels else stack
 
     def neuron_parts(
-        self, n_layers: int, pos_slice: Slice | SliceInput, neuron_slice: Slice | SliceInput = None
+        self, layers: Sequence[int], pos_slice: Slice | SliceInput, neuron_slice: Slice | SliceInput = None
     ) -> list[Part]:
-        """Returns the neurons of the first layers, a part a layer."""
+        """Returns the neurons of layers, a part a layer."""
         neurons = Slice.unwrap(neuron_slice)
         if neurons.mode == "int":
             neurons = Slice(neurons.indices())
-        indices = neurons.indices(self.model.cfg.d_mlp) if n_layers > 0 else ()
+        indices = neurons.indices(self.model.cfg.d_mlp) if layers else ()
+        for index in layers:
+            self._check_neurons(index)
         return [
             Part(
                 [f"L{index}N{neuron}" for neuron in indices],
@@ -100,8 +105,18 @@ class NeuronsMixin(ComponentsMixin):
                 layer=index,
                 branch="mlp",
             )
-            for index in range(n_layers)
+            for index in layers
         ]
+
+    def _check_neurons(self, layer: int) -> None:
+        """Refuses a layer whose neurons are of several experts: which of them run differs from token to token."""
+        record = anatomy.layers(self.model.cfg)[layer]
+        if record.mlp is not None and not record.mlp.writes_by_one_matrix:
+            raise ValueError(
+                f"layer {record.index} is a mixture of experts: it has no one hook_post and no one W_out.\n"
+                "  Take its output as a whole (expand_neurons=False, decompose_resid), or set cfg.use_expert_hooks and "
+                "read the experts' own hook_post."
+            )
 
     def _written_by_neurons(self, layer: int, pos_slice: Slice | SliceInput, neurons: Slice) -> Tensor:
         post, W_out = self._post_and_weights(layer, pos_slice, neurons)

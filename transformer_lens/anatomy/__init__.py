@@ -13,9 +13,11 @@ from transformer_lens.anatomy.describe import (
     embedding_of,
     final_norm_of,
     first_layers,
+    has_experts,
     layer_of,
     layers,
     mark_norms_folded,
+    mixture_of,
     mlp_of,
     model_of,
     norm_state,
@@ -25,6 +27,7 @@ from transformer_lens.anatomy.describe import (
     with_norms,
 )
 from transformer_lens.anatomy.layer import Branch, Layer
+from transformer_lens.anatomy.mixture import Mixture
 from transformer_lens.anatomy.mlp import Mlp
 from transformer_lens.anatomy.model import Embedding, Model, Unembedding
 from transformer_lens.anatomy.norm import Norm
@@ -37,6 +40,7 @@ __all__ = [
     "Branch",
     "Embedding",
     "Layer",
+    "Mixture",
     "Mlp",
     "Model",
     "Norm",
@@ -51,9 +55,11 @@ __all__ = [
     "embedding_of",
     "final_norm_of",
     "first_layers",
+    "has_experts",
     "layer_of",
     "layers",
     "mark_norms_folded",
+    "mixture_of",
     "mlp_of",
     "model_of",
     "norm_state",

@@ -84,3 +84,7 @@ class Attention:
     def writer(self) -> Writer:
         """Returns the matrix that makes the layer's output, and the bias behind it."""
         return Writer("attn.W_O", "attn.b_O")
+
+    def writers(self) -> tuple[str, ...]:
+        """Returns the parameters that make the output, by name inside the block."""
+        return ("attn.W_O", "attn.b_O")

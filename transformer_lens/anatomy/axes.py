@@ -28,6 +28,10 @@ def axis_sizes(cfg: HookedTransformerConfig) -> dict[str, int]:
         "d_vocab": cfg.d_vocab,
         "d_vocab_out": cfg.d_vocab_out,
         "n_ctx": cfg.n_ctx,
+        "d_expert": cfg.d_mlp if cfg.d_expert is None else cfg.d_expert,
+        "d_shared": cfg.d_shared_expert or 0,
+        "expert": cfg.num_experts or 0,
+        "one": 1,
         "qkv": 3,
         "gate_up": 2,
     }

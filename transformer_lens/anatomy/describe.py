@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from transformer_lens.anatomy.attention import Attention
 from transformer_lens.anatomy.layer import Branch, Layer
+from transformer_lens.anatomy.mixture import Mixture
 from transformer_lens.anatomy.mlp import Mlp
 from transformer_lens.anatomy.model import Embedding, Model, NormState, Unembedding
 from transformer_lens.anatomy.norm import Norm
@@ -16,7 +17,7 @@ from transformer_lens.config.hooked_transformer_config import HookedTransformerC
 
 Config = HookedTransformerConfig
 
-PER_LAYER_FIELDS = ("attn_types", "rotary_layers")
+PER_LAYER_FIELDS = ("attn_types", "rotary_layers", "expert_layers")
 """Fields of a config that are None or a list with one entry for each layer."""
 
 _NORM_KINDS: Mapping[str, Literal["LN", "RMS"]] = {"LN": "LN", "LNPre": "LN", "RMS": "RMS", "RMSPre": "RMS"}
@@ -49,7 +50,7 @@ def layer_of(cfg: Config, index: int) -> Layer:
     Raises:
         InvalidConfigError: A field has a value that means nothing.
     """
-    computes = None if cfg.attn_only else mlp_of(cfg)
+    computes = None if cfg.attn_only else mixture_of(cfg) if has_experts(cfg, index) else mlp_of(cfg)
     attends = Branch("attn", attention_of(cfg, cfg.attention_type(index), index))
     return Layer(
         index,
@@ -130,6 +131,30 @@ def mlp_of(cfg: Config) -> Mlp:
     )
 
 
+def has_experts(cfg: Config, index: int) -> bool:
+    """Says whether the MLP of a layer is a mixture of experts."""
+    return cfg.num_experts is not None and (cfg.expert_layers is None or cfg.expert_layers[index])
+
+
+def mixture_of(cfg: Config) -> Mixture:
+    """Returns what a mixture of experts computes."""
+    assert cfg.num_experts is not None and cfg.experts_per_token is not None and cfg.act_fn is not None
+    width = cfg.d_mlp if cfg.d_expert is None else cfg.d_expert
+    assert width is not None
+    return Mixture(
+        n_experts=cfg.num_experts,
+        n_chosen=cfg.experts_per_token,
+        d_expert=width,
+        activation=cfg.act_fn,
+        renormalizes=cfg.norm_topk_prob,
+        has_router_bias=cfg.router_bias,
+        has_biases=cfg.expert_bias,
+        clamp=None if cfg.expert_clamp is None else float(cfg.expert_clamp),
+        d_shared=cfg.d_shared_expert,
+        gates_shared=cfg.gates_shared_expert,
+    )
+
+
 def embedding_of(cfg: Config) -> Embedding:
     """Returns how the residual stream begins."""
     positions = _positions(cfg)
@@ -151,7 +176,6 @@ def unembedding_of(cfg: Config) -> Unembedding:
 def absent_traits(cfg: Config) -> tuple[str, ...]:
     """Returns the fields by which a config asks for what no record says yet."""
     asked = {
-        "num_experts": cfg.num_experts is not None,
         "use_logn_attn": cfg.use_logn_attn,
         "use_dynamic_ntk_rope": cfg.use_dynamic_ntk_rope,
         "load_in_4bit": cfg.load_in_4bit,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from transformer_lens.anatomy.attention import Attention
+from transformer_lens.anatomy.mixture import Mixture
 from transformer_lens.anatomy.mlp import Mlp
 from transformer_lens.anatomy.norm import Norm
 from transformer_lens.anatomy.reader import Reader
@@ -28,11 +29,16 @@ class Branch:
     """
 
     name: Literal["attn", "mlp"]
-    body: Attention | Mlp
+    body: Attention | Mlp | Mixture
     reads: Norm | None = None
     writes: Norm | None = None
     closes: Norm | None = None
     multiplier: float = 1.0
+
+    @property
+    def writes_by_one_matrix(self) -> bool:
+        """Whether its output is one product of a hidden activation: a mixture's is a sum of several."""
+        return not isinstance(self.body, Mixture)
 
     @property
     def writes_plainly(self) -> bool:
@@ -87,9 +93,9 @@ class Layer:
         return self.attention.body
 
     @property
-    def computes(self) -> Mlp | None:
+    def computes(self) -> Mlp | Mixture | None:
         """What its MLP computes."""
-        assert self.mlp is None or isinstance(self.mlp.body, Mlp)
+        assert self.mlp is None or not isinstance(self.mlp.body, Attention)
         return None if self.mlp is None else self.mlp.body
 
     def branch(self, name: str) -> Branch:
@@ -106,9 +112,14 @@ class Layer:
             out |= branch.body.parameters()
         return out
 
+    def has(self, name: str) -> bool:
+        """Says whether the block has a parameter, or one that goes by the name of all heads' ("attn.W_K")."""
+        owner, _, leaf = name.rpartition(".")
+        return not {name, f"{owner}._{leaf}"}.isdisjoint(self.parameters())
+
     def ours(self) -> frozenset[str]:
         """Returns the parameters that no checkpoint has, by name inside the block: zero until processing needs them."""
-        is_ours = self.computes is not None and self.computes.gate_bias_is_ours
+        is_ours = isinstance(self.computes, Mlp) and self.computes.gate_bias_is_ours
         return frozenset(["mlp.b_gate"]) if is_ours else frozenset()
 
     def readers(self) -> dict[Norm, tuple[Reader, ...]]:

@@ -46,3 +46,7 @@ class Mlp:
     def writer(self) -> Writer:
         """Returns the matrix that makes the MLP's output, and the bias behind it."""
         return Writer("mlp.W_out", "mlp.b_out")
+
+    def writers(self) -> tuple[str, ...]:
+        """Returns the parameters that make the output, by name inside the block."""
+        return ("mlp.W_out", "mlp.b_out")

@@ -93,8 +93,10 @@ class Model:
     def writers(self) -> tuple[str, ...]:
         """Returns the parameters that make what is written to the residual stream, by name in the model."""
         positions = ("pos_embed.W_pos",) if self.embedding.has_positions else ()
-        written = (branch.body.writer().inside(layer.prefix) for layer in self.layers for branch in layer.branches)
-        return ("embed.W_E", *positions, *(name for writer in written for name in (writer.matrix, writer.bias)))
+        written = (
+            layer.prefix + name for layer in self.layers for branch in layer.branches for name in branch.body.writers()
+        )
+        return ("embed.W_E", *positions, *written)
 
     def stream_norms(self) -> Iterator[Norm | None]:
         """Yields every norm that the residual stream is read through; None where it is read as it is."""

@@ -11,17 +11,17 @@ class Reader:
 
     Attributes:
         matrix: Its name inside the block, or inside the model.
-        bias: Name of the bias that is added behind it.
+        bias: Name of the bias that is added behind it; None where there is none.
         axis: The axis of the matrix that the norm's output meets.
     """
 
     matrix: str
-    bias: str
+    bias: str | None
     axis: str = "d_model"
 
     def inside(self, prefix: str) -> Reader:
         """Returns the same by names in the model, for a block's prefix such as "blocks.3."."""
-        return Reader(prefix + self.matrix, prefix + self.bias, self.axis)
+        return Reader(prefix + self.matrix, None if self.bias is None else prefix + self.bias, self.axis)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from transformer_lens.components.layer_norm_pre import LayerNormPre
 from transformer_lens.components.mlps.can_be_used_as_mlp import CanBeUsedAsMLP
 from transformer_lens.components.mlps.gated_mlp import GatedMLP
 from transformer_lens.components.mlps.mlp import MLP
+from transformer_lens.components.mlps.moe import MoE
 from transformer_lens.components.pos_embed import PosEmbed
 from transformer_lens.components.rms_norm import RMSNorm
 from transformer_lens.components.rms_norm_pre import RMSNormPre
@@ -25,6 +26,7 @@ __all__ = [
     "GroupedQueryAttention",
     "LayerNorm",
     "LayerNormPre",
+    "MoE",
     "PosEmbed",
     "RMSNorm",
     "RMSNormPre",
@@ -33,14 +35,12 @@ __all__ = [
 ]
 
 _ELSEWHERE = (
-    "BertBlock", "BertEmbed", "BertMLMHead", "BertNSPHead", "BertPooler", "MoE", "T5Attention", "T5Block",
+    "BertBlock", "BertEmbed", "BertMLMHead", "BertNSPHead", "BertPooler", "T5Attention", "T5Block",
     "TokenTypeEmbed",
 )  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
     if name in _ELSEWHERE:
-        raise ImportError(
-            f"transformer_lens.components.{name} is not part of this release, which has decoders with dense MLPs."
-        )
+        raise ImportError(f"transformer_lens.components.{name} is not part of this release, which has decoders.")
     raise AttributeError(f"module 'transformer_lens.components' has no attribute {name!r}")

@@ -38,7 +38,7 @@ class TransformerBlock(nn.Module):
         attention = GroupedQueryAttention if self.anatomy.attends.is_grouped else Attention
         self.attn = attention(cfg, cfg.attention_type(block_index), block_index)
         if self.anatomy.mlp is not None:
-            self.mlp: nn.Module = MLPFactory.create_mlp(cfg)
+            self.mlp: nn.Module = MLPFactory.create_mlp(cfg, block_index)
         self.hook_attn_in = HookPoint()
         self.hook_q_input = HookPoint()
         self.hook_k_input = HookPoint()

@@ -80,6 +80,13 @@ class HookedTransformerConfig:
         num_experts: Experts of each mixture-of-experts layer; None means a dense MLP.
         experts_per_token: Experts that each token is sent to.
         norm_topk_prob: The chosen experts' weights are divided by their sum.
+        expert_layers: Whether a layer's MLP is a mixture, for each layer; None means all, where there are experts.
+        d_expert: Hidden width of an expert; None means `d_mlp`.
+        router_bias: The router has a bias.
+        expert_bias: Experts have biases.
+        expert_clamp: Bound of both factors of an expert's product (gpt-oss); None means a plain product.
+        d_shared_expert: Hidden width of an expert that sees every token; None means there is none.
+        gates_shared_expert: That expert's output is multiplied by a learned number between 0 and 1.
 
     Attention:
         attention_dir: "causal" or "bidirectional".
@@ -130,6 +137,7 @@ class HookedTransformerConfig:
         use_attn_in: Each head has its own copy of the input.
         use_hook_mlp_in: The MLP's input has a hook before its normalization.
         use_hook_tokens: The token numbers have a hook.
+        use_expert_hooks: Each expert of a mixture has hook points.
         ungroup_grouped_query_attention: Keys and values are repeated to `n_heads` before their hooks.
 
     Numerics and placement:
@@ -260,6 +268,14 @@ class HookedTransformerConfig:
     qk_norm_after_rotary: bool = False
     rotary_layers: list[bool] | None = None
     alibi_in_bfloat16: bool = False
+    expert_layers: list[bool] | None = None
+    d_expert: int | None = None
+    router_bias: bool = False
+    expert_bias: bool = False
+    expert_clamp: Number | None = None
+    d_shared_expert: int | None = None
+    gates_shared_expert: bool = False
+    use_expert_hooks: bool = False
     embedding_multiplier: Number = 1.0
     residual_multiplier: Number = 1.0
     logit_multiplier: Number = 1.0
@@ -326,8 +342,14 @@ class HookedTransformerConfig:
     def _count_weights(self) -> int:
         per_layer = 4 * self.d_model * self.d_head * self.n_heads
         if not self.attn_only and self.d_mlp is not None:
-            mlp = (2 + self.gated_mlp) * self.d_model * self.d_mlp
-            per_layer += mlp if self.num_experts is None else (mlp + self.d_model) * self.num_experts
+            dense = (2 + self.gated_mlp) * self.d_model * self.d_mlp
+            if self.num_experts is None:
+                return self.n_layers * (per_layer + dense)
+            sparse = self.n_layers if self.expert_layers is None else sum(self.expert_layers)
+            expert = (3 * (self.d_expert or self.d_mlp) + 1) * self.d_model
+            shared = (3 * (self.d_shared_expert or 0) + self.gates_shared_expert) * self.d_model
+            mixtures = sparse * (self.num_experts * expert + shared)
+            return self.n_layers * per_layer + mixtures + (self.n_layers - sparse) * dense
         return self.n_layers * per_layer
 
     def _upstream_rope_scaling(self) -> dict[str, Any] | None:

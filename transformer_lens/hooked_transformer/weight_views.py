@@ -73,8 +73,8 @@ class WeightViewsMixin(ModelParts):
     @property
     def W_gate(self) -> Float[Tensor, "n_layers d_model d_mlp"] | None:
         """The gate weights of every MLP, or None where MLPs have no gate."""
-        computes = anatomy.layer_of(self.cfg, 0).computes
-        return self._of_layers("mlp.W_gate") if computes is not None and computes.is_gated else None
+        computes = [layer.computes for layer in anatomy.layers(self.cfg)]
+        return self._of_layers("mlp.W_gate") if any(one is not None and one.is_gated for one in computes) else None
 
     @property
     def W_out(self) -> Float[Tensor, "n_layers d_mlp d_model"]:
@@ -145,7 +145,7 @@ class WeightViewsMixin(ModelParts):
         for record in anatomy.layers(self.cfg)[:layer]:
             block = self.blocks[record.index]
             total = total + block.attn.b_O.to(total.device)
-            if include_mlp_biases and record.mlp is not None:
+            if include_mlp_biases and record.has("mlp.b_out"):
                 total = total + block.mlp.b_out.to(total.device)
         if mlp_input:
             total = total + self.blocks[layer].attn.b_O.to(total.device)
@@ -181,5 +181,11 @@ class WeightViewsMixin(ModelParts):
 
     def _of_layers(self, path: str) -> Tensor:
         part, name = path.split(".")
+        without = [layer.index for layer in anatomy.layers(self.cfg) if not layer.has(path)]
+        if without:
+            raise InputError(
+                f"{name} is no one matrix in layers {', '.join(map(str, without))}: there are no stacks of layers that "
+                f"differ. model.blocks[layer].{part} has the weights of each."
+            )
         weights = [numbers_of(getattr(block, part), name) for block in self.blocks]
         return torch.stack([weight.to(weights[0].device) for weight in weights])

@@ -94,7 +94,7 @@ def _invariants(model: HookedTransformer, residual: Tensor, layer: int) -> Itera
     hooks = [(lambda name: name.startswith(prefix), keep)]
     model.run_with_hooks(residual, start_at_layer=layer, stop_at_layer=layer + 1, fwd_hooks=hooks)
     block, record = model.blocks[layer], anatomy.layer_of(model.cfg, layer)
-    if record.mlp is not None and record.mlp.writes_plainly:
+    if record.mlp is not None and record.mlp.writes_plainly and record.mlp.writes_by_one_matrix:
         out = cache["post"] @ numbers_of(block.mlp, "W_out") + block.mlp.b_out
         yield _row(f"{prefix}post @ W_out", out, cache["mlp_out"])
     values = cache["v"].repeat_interleave(cache["pattern"].shape[1] // cache["v"].shape[2], dim=2)

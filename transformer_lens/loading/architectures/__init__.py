@@ -15,20 +15,25 @@ from transformer_lens.loading.architectures.gemma3 import GEMMA3, GEMMA3_MULTIMO
 from transformer_lens.loading.architectures.gpt2 import GPT2
 from transformer_lens.loading.architectures.gpt_neo import GPT_NEO
 from transformer_lens.loading.architectures.gpt_neox import GPT_NEOX
+from transformer_lens.loading.architectures.gpt_oss import GPT_OSS
 from transformer_lens.loading.architectures.gptj import GPTJ
 from transformer_lens.loading.architectures.granite import GRANITE
 from transformer_lens.loading.architectures.llama import LLAMA
 from transformer_lens.loading.architectures.mistral import MISTRAL
+from transformer_lens.loading.architectures.mixtral import MIXTRAL
 from transformer_lens.loading.architectures.nanogpt import NANOGPT
 from transformer_lens.loading.architectures.olmo import OLMO
 from transformer_lens.loading.architectures.olmo2 import OLMO2
 from transformer_lens.loading.architectures.olmo3 import OLMO3
+from transformer_lens.loading.architectures.olmoe import OLMOE
 from transformer_lens.loading.architectures.opt import OPT
 from transformer_lens.loading.architectures.own_names import own_names
 from transformer_lens.loading.architectures.phi import PHI
 from transformer_lens.loading.architectures.phi3 import PHI3
 from transformer_lens.loading.architectures.qwen2 import QWEN2
+from transformer_lens.loading.architectures.qwen2_moe import QWEN2_MOE
 from transformer_lens.loading.architectures.qwen3 import QWEN3
+from transformer_lens.loading.architectures.qwen3_moe import QWEN3_MOE
 from transformer_lens.loading.architectures.smollm3 import SMOLLM3
 from transformer_lens.loading.architectures.stablelm import STABLELM
 from transformer_lens.loading.architectures.starcoder2 import STARCODER2
@@ -53,17 +58,22 @@ SUPPORTED: Mapping[str, Architecture] = {
         GPTJ,
         GPT_NEO,
         GPT_NEOX,
+        GPT_OSS,
         GRANITE,
         LLAMA,
         MISTRAL,
+        MIXTRAL,
         OLMO,
         OLMO2,
         OLMO3,
+        OLMOE,
         OPT,
         PHI,
         PHI3,
         QWEN2,
+        QWEN2_MOE,
         QWEN3,
+        QWEN3_MOE,
         SMOLLM3,
         STABLELM,
         STARCODER2,

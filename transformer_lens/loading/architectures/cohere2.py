@@ -25,7 +25,7 @@ def _read(config: ConfigView) -> dict[str, Any]:
         layer_types = llama_like.every_nth_is_full(fields["n_layers"], pattern)
     return {
         **fields,
-        **llama_like.window(config.size_or_none("sliding_window", 4096, "tokens"), layer_types),
+        **llama_like.window(config.window("sliding_window", 4096), layer_types),
         "rotary_layers": [kind == "sliding_attention" for kind in layer_types],
         **config.rotary(fields["d_head"], fields["n_ctx"]),
     }

@@ -28,7 +28,7 @@ def _read(config: ConfigView) -> dict[str, Any]:
         "use_normalization_before_and_after": True,
         **gemma_like.read_scale(config),
         **gemma_like.read_caps(config, 50.0, 30.0),
-        **llama_like.window(config.size_or_none("sliding_window", 4096, "tokens"), layer_types),
+        **llama_like.window(config.window("sliding_window", 4096), layer_types),
         **config.rotary(fields["d_head"], fields["n_ctx"]),
     }
 

@@ -33,7 +33,7 @@ def _read(config: ConfigView) -> dict[str, Any]:
         "use_qk_norm": True,
         **gemma_like.read_scale(config),
         **gemma_like.read_caps(config, None, None),
-        **llama_like.window(config.size_or_none("sliding_window", 4096, "tokens"), layer_types),
+        **llama_like.window(config.window("sliding_window", 4096), layer_types),
         **read_rotary_by_layer_type(
             config, fields["d_head"], fields["n_ctx"], 1_000_000.0, 10_000.0, "rope_local_base_freq"
         ),

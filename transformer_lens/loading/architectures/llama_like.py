@@ -100,7 +100,7 @@ def every_nth_is_full(n_layers: int, pattern: int) -> list[str]:
 def qwen_windows(config: ConfigView, n_layers: int) -> dict[str, Any]:
     """Returns the fields of Qwen's windows: on the layers from ``max_window_layers`` on, if at all."""
     windowed = config.flag("use_sliding_window", False)
-    size = config.size_or_none("sliding_window", 4096, "tokens")
+    size = config.window("sliding_window", 4096)
     # 0 is a window on every layer.
     first = config.check_size("max_window_layers", config.take("max_window_layers", 28), 100_000, smallest=0)
     layer_types = config.layer_types(n_layers)

@@ -21,7 +21,7 @@ _WINDOW_IF_ABSENT = 4096
 
 def _read(config: ConfigView) -> dict[str, Any]:
     fields = llama_like.read_sizes(config, _DEFAULTS)
-    size = config.size_or_none("sliding_window", _WINDOW_IF_ABSENT, "tokens")
+    size = config.window("sliding_window", _WINDOW_IF_ABSENT)
     return {
         **fields,
         **llama_like.window(size, ["sliding_attention"] * fields["n_layers"]),

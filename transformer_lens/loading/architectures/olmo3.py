@@ -15,7 +15,7 @@ def _read(config: ConfigView) -> dict[str, Any]:
         layer_types = llama_like.every_nth_is_full(fields["n_layers"], 4)
     return {
         **fields,
-        **llama_like.window(config.size_or_none("sliding_window", 4096, "tokens"), layer_types),
+        **llama_like.window(config.window("sliding_window", 4096), layer_types),
         **read_rotary_by_layer_type(config, fields["d_head"], fields["n_ctx"], 500_000.0, 500_000.0, None),
     }
 

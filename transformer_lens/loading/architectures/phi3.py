@@ -19,7 +19,7 @@ _DEFAULTS = {
 
 def _read(config: ConfigView) -> dict[str, Any]:
     fields = llama_like.ungroup_if_equal(llama_like.read_sizes(config, _DEFAULTS, eps=1e-5))
-    size = config.size_or_none("sliding_window", None, "tokens")
+    size = config.window("sliding_window", None)
     return {
         **fields,
         **llama_like.window(size, ["sliding_attention"] * fields["n_layers"]),

@@ -27,7 +27,7 @@ def _read(config: ConfigView) -> dict[str, Any]:
     if rotates is None:
         rotates = [int((layer + 1) % interval != 0) for layer in range(n_layers)]
     windowed = config.flag("use_sliding_window", False)
-    size = config.size_or_none("sliding_window", None, "tokens")
+    size = config.window("sliding_window", None)
     layer_types = config.layer_types(n_layers)
     if layer_types is None:
         # The field's name means the opposite: 1 is a layer that rotates.

@@ -28,9 +28,7 @@ def _read(config: ConfigView) -> dict[str, Any]:
         "eps": config.number("norm_epsilon", 1e-5, above=0),
         "normalization_type": "LN",
         "gated_mlp": False,
-        **llama_like.window(
-            config.size_or_none("sliding_window", None, "tokens"), ["sliding_attention"] * fields["n_layers"]
-        ),
+        **llama_like.window(config.window("sliding_window", None), ["sliding_attention"] * fields["n_layers"]),
         **config.rotary(fields["d_head"], fields["n_ctx"]),
     }
 

@@ -3,7 +3,7 @@
 from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.conversion.config_reader import ConfigView, read_config
 from transformer_lens.loading.conversion.convert import Converted, convert
-from transformer_lens.loading.conversion.recipes import Choose, Derived, Recipe, Stack, Take, When, Zeros
+from transformer_lens.loading.conversion.recipes import Choose, Derived, OneOf, Recipe, Stack, Take, When, Zeros
 
 __all__ = [
     "Architecture",
@@ -11,6 +11,7 @@ __all__ = [
     "ConfigView",
     "Converted",
     "Derived",
+    "OneOf",
     "Recipe",
     "Stack",
     "Take",

@@ -85,6 +85,13 @@ class ConfigView:
             return if_absent
         return None if self.config[name] is None else self.size(name, kind=kind)
 
+    def window(self, name: str, if_absent: int | None) -> int | None:
+        """Returns the width of a window, in tokens; None where it is null or 0, which both mean that there is none."""
+        self.read.add(name)
+        if self.has(name) and self.config[name] == 0 and not isinstance(self.config[name], bool):
+            return None
+        return self.size_or_none(name, if_absent, "tokens")
+
     def number(self, name: str, default: Number, above: Number | None = None) -> Number:
         """Returns a field that is a finite number, above a bound where there is one."""
         return self.check_number(name, self.take(name, default), above)

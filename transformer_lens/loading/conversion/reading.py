@@ -14,7 +14,7 @@ from transformer_lens.anatomy import axis_sizes
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.conversion.layout import View, evaluate, make_view, parse
-from transformer_lens.loading.conversion.recipes import Choose, Derived, Key, Recipe, Stack, Take, When, Zeros
+from transformer_lens.loading.conversion.recipes import Choose, Derived, Key, OneOf, Recipe, Stack, Take, When, Zeros
 from transformer_lens.loading.errors import MissingTensorError, UnexpectedTensorError
 from transformer_lens.loading.quantization.matrices import rows_taken
 from transformer_lens.loading.quantization.packed import Packing
@@ -125,6 +125,8 @@ class Reader:
             return self._read(recipe.then if recipe.when.holds(self._config) else recipe.otherwise, wanted)
         if isinstance(recipe, Take):
             return self._take(recipe, wanted)
+        if isinstance(recipe, OneOf):
+            return self._one_of(recipe, wanted)
         if isinstance(recipe, Stack):
             return self._stack(recipe, wanted)
         if isinstance(recipe, Derived):
@@ -156,6 +158,24 @@ class Reader:
             self.tied.append((wanted.name, self.used[tied]))
         self.used.setdefault(key, wanted.name)
         return self._viewed(recipe, key, wanted)
+
+    def _one_of(self, recipe: OneOf, wanted: Wanted) -> LazyTensor | None:
+        """Reads the alternative that the file has; a derived one is there if all that it is made of is."""
+        found: list[Take | Derived] = []
+        names: list[str] = []
+        for one in recipe.alternatives:
+            parts = one.of if isinstance(one, Derived) else (one,)
+            if all(self._left_out(part.when) for part in parts):
+                return self._zeros(wanted)
+            if all(self._find(part.key, wanted) is not None for part in parts):
+                found.append(one)
+            names += [self.key(wanted.fill(template)) for part in parts for template in _alternatives(part.key)]
+        if len(found) > 1:
+            raise UnexpectedTensorError(f"{self._label} holds {' and '.join(names)}, which mean the same.")
+        if found:
+            return self._read(found[0], wanted)
+        self.missing.append(" or ".join(dict.fromkeys(names)))
+        return None
 
     def _left_out(self, when: When | None) -> bool:
         return when is not None and not when.holds(self._config)

@@ -106,6 +106,17 @@ class Zeros:
 
 
 @dataclass(frozen=True)
+class OneOf:
+    """The same tensor under several names, each with a layout of its own: files differ, and live models from files.
+
+    Attributes:
+        alternatives: Of which exactly one must be there.
+    """
+
+    alternatives: tuple[Take | Derived, ...]
+
+
+@dataclass(frozen=True)
 class Choose:
     """One of two recipes, by the config: where one class of transformers lays its tensors out in several ways.
 
@@ -120,4 +131,4 @@ class Choose:
     otherwise: Recipe
 
 
-Recipe = Take | Stack | Derived | Zeros | Choose
+Recipe = Take | Stack | Derived | Zeros | OneOf | Choose

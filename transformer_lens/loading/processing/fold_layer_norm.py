@@ -48,7 +48,7 @@ def fold_layer_norm(
         centres, has_bias = center_weights and norm.centers, f"{name}.b" in weights
         for reader in readers:
             matrix = changes.get(reader.matrix, weights[reader.matrix])
-            folds_bias = fold_biases and has_bias
+            folds_bias = fold_biases and has_bias and reader.bias is not None
             scale = _scale(weights[f"{name}.w"], norm)
             shares = folds_bias and centres and reader.axis == "d_model"
             sums = _shared_sums(weights, reader.matrix, name, scale) if shares else None
@@ -56,7 +56,7 @@ def fold_layer_norm(
             if centres:
                 folded = then(folded, Center(reader.axis, sums), f"centred over {reader.axis}")
             changes[reader.matrix] = folded
-            if folds_bias:
+            if folds_bias and reader.bias is not None:
                 step = f"bias of {stem} folded in"
                 base = changes.get(reader.bias, weights[reader.bias])
                 changes[reader.bias] = added(

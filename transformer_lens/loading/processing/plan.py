@@ -162,8 +162,7 @@ def _why_not_center(model: Model) -> dict[str, str]:
             elif branch.closes is not None:
                 why_not = None if branch.closes.centers else _MISSED
             if why_not is not None:
-                writer = branch.body.writer().inside(layer.prefix)
-                out |= {writer.matrix: why_not, writer.bias: why_not}
+                out |= {layer.prefix + name: why_not for name in branch.body.writers()}
     return out
 
 
