@@ -1,11 +1,14 @@
-"""gpt-oss: sinks, biases, windows on every other layer, experts fused in one tensor."""
+"""gpt-oss: sinks, biases, windows on every other layer, experts fused in one tensor, in files as MXFP4."""
 
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from transformer_lens.loading.architectures import llama_like
 from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.conversion.config_reader import ConfigView
-from transformer_lens.loading.conversion.recipes import Recipe, Take
+from transformer_lens.loading.conversion.recipes import Derived, OneOf, Recipe, Take
 
 _DEFAULTS = {
     "hidden_size": 2880,
@@ -45,14 +48,42 @@ def _half(half: int) -> dict[str, int | str]:
     return {"expert": "{e}", "gate_up": half}
 
 
+def _numbers(blocks: Tensor, scales: Tensor) -> Tensor:
+    """Returns the numbers of MXFP4 blocks (Open Compute Project, 2023): two in a byte, the low half first.
+
+    Args:
+        blocks: [rows groups 16], each byte two indices into the sixteen values of a 4-bit float.
+        scales: [rows groups], powers of two of which 127 is the zeroth.
+    """
+    table = torch.tensor(_VALUES, device=blocks.device)
+    pairs = torch.stack([table[(blocks & 15).long()], table[(blocks >> 4).long()]], dim=-1)
+    return torch.ldexp(pairs.flatten(-2), scales.int()[..., None] - 127).flatten(-2)
+
+
+# Of sign, two bits of exponent, one of fraction.
+_VALUES = [sign * value for sign in (1.0, -1.0) for value in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)]
+_GROUPS = {"group": "d_model // 32", "sixteen": 16}
+_GROUPS_OUT = {"group": "d_expert // 32", "sixteen": 16}
+
+
+def _packed(key: str, rows: str, pick: dict[str, int | str], sizes: dict[str, int | str]) -> Derived:
+    """Returns the recipe of a matrix that lies in blocks of 32 numbers with a scale each."""
+    layout = f"expert {rows} group"
+    blocks = Take(f"{key}_blocks", f"{layout} sixteen", pick=pick, sizes=sizes)
+    scales = Take(f"{key}_scales", layout, pick=pick, sizes=sizes)
+    return Derived((blocks, scales), _numbers, "unpacked from MXFP4", torch.bfloat16)
+
+
 def _expert(ours: str, half: int) -> dict[str, Recipe]:
+    key = f"{_EXPERTS}.gate_up_proj"
     return {
-        f"mlp.experts.{{e}}.{ours}.weight": Take(
-            f"{_EXPERTS}.gate_up_proj", "expert d_model (d_expert gate_up)", pick=_half(half)
+        f"mlp.experts.{{e}}.{ours}.weight": OneOf(
+            (
+                Take(key, "expert d_model (d_expert gate_up)", pick=_half(half)),
+                _packed(key, "(d_expert gate_up)", _half(half), _GROUPS),
+            )
         ),
-        f"mlp.experts.{{e}}.{ours}.bias": Take(
-            f"{_EXPERTS}.gate_up_proj_bias", "expert (d_expert gate_up)", pick=_half(half)
-        ),
+        f"mlp.experts.{{e}}.{ours}.bias": Take(f"{key}_bias", "expert (d_expert gate_up)", pick=_half(half)),
     }
 
 
@@ -71,8 +102,11 @@ GPT_OSS = Architecture(
         "mlp.W_gate.bias": Take("{p}layers.{i}.mlp.router.bias", "expert"),
         **_expert("W_gate", 0),
         **_expert("W_in", 1),
-        "mlp.experts.{e}.W_out.weight": Take(
-            f"{_EXPERTS}.down_proj", "expert d_expert d_model", pick={"expert": "{e}"}
+        "mlp.experts.{e}.W_out.weight": OneOf(
+            (
+                Take(f"{_EXPERTS}.down_proj", "expert d_expert d_model", pick={"expert": "{e}"}),
+                _packed(f"{_EXPERTS}.down_proj", "d_model", {"expert": "{e}"}, _GROUPS_OUT),
+            )
         ),
         "mlp.experts.{e}.W_out.bias": Take(f"{_EXPERTS}.down_proj_bias", "expert d_model", pick={"expert": "{e}"}),
     },

@@ -45,7 +45,7 @@ QWEN2_MOE = Architecture(
         **llama_like.attention_biases(When("qkv_bias", True), output=False),
         **MIXTURE,
         **mixtures.shared_expert("{p}layers.{i}.mlp.shared_expert"),
-        "mlp.shared_expert_gate.weight": Take("{p}layers.{i}.mlp.shared_expert_gate.weight", "1 d_model"),
+        "mlp.shared_expert_gate.weight": Take("{p}layers.{i}.mlp.shared_expert_gate.weight", "one d_model"),
     },
     dropped=llama_like.DROPPED,
     read_config=_read,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from transformer_lens.anatomy import axis_sizes
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.loading.computation import Computed
 from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.conversion.layout import View, evaluate, make_view, parse
 from transformer_lens.loading.conversion.recipes import Choose, Derived, Key, OneOf, Recipe, Stack, Take, When, Zeros
@@ -269,7 +270,9 @@ class Reader:
             assert tuple(out.shape) == shape, f"{wanted.name}: {tuple(out.shape)} is not {wanted.axes} = {shape}"
             return out
 
-        return self._fresh(wanted, make, parts, recipe.step)
+        dtype = parts[0].dtype if recipe.dtype is None else recipe.dtype
+        promise = self._fresh(wanted, Computed(dtype, parts[0].device, make), parts, recipe.step)
+        return replace(promise, dtype=dtype)
 
     def _fresh(
         self, wanted: Wanted, make: Callable[[], Tensor], parts: tuple[LazyTensor, ...], step: str

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Key = str | tuple[str, ...]
@@ -91,13 +92,16 @@ class Derived:
 
     Attributes:
         of: What it is computed of, each in the axes that its picks leave of its layout, in the file's order, all apart.
-        function: Gets the tensors, returns ours in memory of its own; must leave them as they are.
+        function: Gets the tensors, returns ours in memory of its own, not rounded to a short dtype; must leave them as
+            they are.
         step: What is done, for the report.
+        dtype: In which the result is exact, where it is not that of the first tensor.
     """
 
     of: tuple[Take, ...]
     function: Callable[..., Tensor]
     step: str
+    dtype: torch.dtype | None = None
 
 
 @dataclass(frozen=True)

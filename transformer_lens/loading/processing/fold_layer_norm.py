@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from transformer_lens import anatomy
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.loading.computation import Computation
 from transformer_lens.loading.memory.mappings import to_read
 from transformer_lens.loading.processing.blocks import inner_dtype
-from transformer_lens.loading.processing.linear_chain import Center, Computation, Scale, then, unrounded
+from transformer_lens.loading.processing.linear_chain import Center, Scale, then, unrounded
 from transformer_lens.loading.processing.shared_sums import SharedSums
 from transformer_lens.loading.processing.sums import added, computed
 from transformer_lens.loading.weights import LazyTensor, Weights

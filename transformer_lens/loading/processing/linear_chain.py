@@ -7,7 +7,6 @@ of the size of the first.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from transformer_lens.loading.computation import Computation
 from transformer_lens.loading.memory.fresh import empty_in_order, order_of
 from transformer_lens.loading.memory.mappings import to_read
 from transformer_lens.loading.memory.staging import moved
@@ -61,23 +61,6 @@ class Center:
 
 
 Operation = Scale | Center
-
-
-@dataclass(frozen=True)
-class Computation(ABC):
-    """A promise's `make` that knows its result before it is rounded: it can be had in any dtype, on any device."""
-
-    dtype: torch.dtype
-    device: torch.device
-
-    def __call__(self) -> Tensor:
-        """Computes the result into new memory."""
-        with torch.no_grad():
-            return self.result()
-
-    @abstractmethod
-    def result(self) -> Tensor:
-        """Computes the result; gradients are off."""
 
 
 @dataclass(frozen=True)

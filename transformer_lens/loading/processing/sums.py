@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch import Tensor
 
-from transformer_lens.loading.memory.fresh import empty_in_order, order_of
+from transformer_lens.loading.computation import Computed
 from transformer_lens.loading.memory.mappings import to_read
 from transformer_lens.loading.processing.blocks import contract, inner_dtype, largest_block
-from transformer_lens.loading.processing.linear_chain import Computation, unrounded
+from transformer_lens.loading.processing.linear_chain import unrounded
 from transformer_lens.loading.processing.shared_sums import SharedSums
 from transformer_lens.loading.weights import Held, LazyTensor
-
-
-@dataclass(frozen=True)
-class Computed(Computation):
-    """What a function returns, in a dtype, on a device; the function's result may be an alias of what it read."""
-
-    function: Callable[[], Tensor]
-
-    def result(self) -> Tensor:
-        """Calls the function."""
-        found = self.function()
-        return empty_in_order(found.shape, order_of(found), self.dtype, self.device).copy_(found)
 
 
 def computed(
