@@ -117,12 +117,14 @@ class HookedTransformer(
       ``attn``, ``mlp``, norms and hook points: any of them may be replaced by a module of its own, before a new
       call of ``setup()``, which may be called any number of times.
     * Inside, the model is called as ``self(input, **keywords)``: only the input comes by position.
-    * ``tokenizer``, ``dataset`` and ``load_report`` have defaults on the class, for subclasses that build themselves
-      without this ``__init__``.
+    * ``tokenizer``, ``dataset``, ``stop_tokens`` and ``load_report`` have defaults on the class, for subclasses that
+      build themselves without this ``__init__``.
 
     Attributes:
         cfg: What the model is. Its switches, such as ``use_attn_result``, may be set at any time.
-        tokenizer: The tokenizer as it was given, or None; all that needs none works without.
+        tokenizer: The tokenizer as it was given, or None; all that needs none works without. Another may be assigned at
+            any time: what ``cfg`` says of it follows.
+        stop_tokens: What ends a text besides the tokenizer's EOS: the tokens of the checkpoint's generation config.
         load_report: What :meth:`from_pretrained` did, or None.
         dataset: Sample of training data, once loaded.
     """

@@ -1,5 +1,7 @@
 """The residual stream as heads, neurons, embeddings and biases."""
 
+from typing import SupportsIndex
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,7 +21,7 @@ class DecompositionMixin(ResidualMixin, HeadsMixin, NeuronsMixin):
 
     def get_full_resid_decomposition(
         self,
-        layer: int | None = None,
+        layer: SupportsIndex | None = None,
         mlp_input: bool = False,
         expand_neurons: bool = True,
         apply_ln: bool = False,

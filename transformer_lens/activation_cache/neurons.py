@@ -1,6 +1,7 @@
 """What each MLP neuron writes to the residual stream."""
 
 from functools import partial
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from transformer_lens.activation_cache.components import ComponentsMixin, Part
 from transformer_lens.activation_cache.mapping import as_slice
 from transformer_lens.activation_cache.norms import FrozenNorm
 from transformer_lens.components.matrix_owner import numbers_of
+from transformer_lens.utilities.indices import as_layer
 from transformer_lens.utilities.slice import Slice, SliceInput
 
 __all__ = ["NeuronsMixin"]
@@ -26,7 +28,7 @@ class NeuronsMixin(ComponentsMixin):
 
     def get_neuron_results(
         self,
-        layer: int,
+        layer: SupportsIndex,
         neuron_slice: Slice | SliceInput = None,
         pos_slice: Slice | SliceInput = None,
         project_output_onto: Directions | None = None,
@@ -43,6 +45,7 @@ class NeuronsMixin(ComponentsMixin):
             ``[*batch_and_pos_dims num_neurons d_model]``, without the axis of neurons if `neuron_slice` is an int.
             Projected, ``num_outputs`` stands for d_model, and nothing for a single direction.
         """
+        layer = as_layer(layer, self.model.cfg.n_layers)
         post = as_slice(pos_slice).apply(self["post", layer], dim=-2)
         post = as_slice(neuron_slice).apply(post, dim=-1)
         weights = as_slice(neuron_slice).apply(numbers_of(self.model.blocks[layer].mlp, "W_out").to(post.device), dim=0)
@@ -54,7 +57,7 @@ class NeuronsMixin(ComponentsMixin):
 
     def stack_neuron_results(
         self,
-        layer: int,
+        layer: SupportsIndex,
         pos_slice: Slice | SliceInput = None,
         neuron_slice: Slice | SliceInput = None,
         return_labels: bool = False,

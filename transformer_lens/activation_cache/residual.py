@@ -1,7 +1,7 @@
 """The residual stream, by layers and by what writes to it."""
 
 from functools import partial
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ class ResidualMixin(ComponentsMixin):
 
     def accumulated_resid(
         self,
-        layer: int | None = None,
+        layer: SupportsIndex | None = None,
         incl_mid: bool = False,
         apply_ln: bool = False,
         pos_slice: Slice | SliceInput = None,
@@ -55,7 +55,7 @@ class ResidualMixin(ComponentsMixin):
 
     def decompose_resid(
         self,
-        layer: int | None = None,
+        layer: SupportsIndex | None = None,
         mlp_input: bool = False,
         mode: Literal["all", "mlp", "attn"] = "all",
         apply_ln: bool = False,

@@ -1,5 +1,6 @@
 """Which checkpoint is meant, and where its files are."""
 
+from transformer_lens.loading.sources.generation_config import read_stop_tokens, stop_tokens_of
 from transformer_lens.loading.sources.hub import HubSource
 from transformer_lens.loading.sources.resolve import resolve
 from transformer_lens.loading.sources.source import FolderSource, GGUFSource, Source
@@ -13,6 +14,8 @@ __all__ = [
     "Source",
     "find_training_checkpoint",
     "load_tokenizer",
+    "read_stop_tokens",
     "resolve",
+    "stop_tokens_of",
     "training_steps",
 ]
