@@ -35,7 +35,7 @@ from transformer_lens.hooked_transformer.sample_data import SampleDataMixin
 from transformer_lens.hooked_transformer.toggles import TogglesMixin
 from transformer_lens.hooked_transformer.weight_views import WeightViewsMixin
 from transformer_lens.HookedRootModule import HookedRootModule
-from transformer_lens.loading.sources import load_tokenizer, resolve
+from transformer_lens.loading.sources import load_tokenizer, resolve_tokenizer
 from transformer_lens.utilities import devices
 from transformer_lens.utilities.activation_functions import apply_softcap, softcap_enabled
 from transformer_lens.utilities.defaults_utils import USE_DEFAULT_VALUE
@@ -158,7 +158,9 @@ class HookedTransformer(
         is_loaded = device is not None or parameter_device() is not None
         self.cfg = HookedTransformerConfig.unwrap(cfg)
         if tokenizer is None and self.cfg.tokenizer_name is not None and not is_loaded:
-            tokenizer = load_tokenizer(resolve(self.cfg.tokenizer_name), trust_remote_code=self.cfg.trust_remote_code)
+            tokenizer = load_tokenizer(
+                resolve_tokenizer(self.cfg.tokenizer_name), trust_remote_code=self.cfg.trust_remote_code
+            )
         if tokenizer is not None:
             self.set_tokenizer(tokenizer, default_padding_side=default_padding_side)
         else:

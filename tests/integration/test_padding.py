@@ -98,7 +98,9 @@ def agree(family, tokens, mask, logits, loss=None, per_token=None):
 
 
 rows_of_words = st.lists(
-    st.lists(st.sampled_from(["<pad>", "<bos>", "<eos>", "a", "b", "c"]), min_size=2, max_size=6), min_size=1, max_size=4
+    st.lists(st.sampled_from(["<pad>", "<bos>", "<eos>", "a", "b", "c"]), min_size=2, max_size=6),
+    min_size=1,
+    max_size=4,
 )
 
 

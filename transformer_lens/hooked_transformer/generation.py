@@ -217,7 +217,7 @@ class GenerationMixin(ForwardMixin):
         ended = torch.zeros(batch, dtype=torch.bool, device=tokens.device)
         with self._eval_mode():
             for end in range(length, length + max_new_tokens):
-                self._check_positions(end, mask[:, :end], " or a smaller max_new_tokens")
+                self._check_positions(end, mask[:, :end], ", or a smaller max_new_tokens")
                 known = tokens[:, : end - offset]
                 if cache is not None and end > length:
                     logits = self(known[:, -1:], attention_mask=mask[:, end - 1 : end], past_kv_cache=cache)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -291,6 +292,10 @@ class PretrainedMixin:
             ValueError: There is no config, or it leaves open what nothing else says.
         """
         config = None if cfg is None else HookedTransformerConfig.unwrap(cfg)
+        if config is not None and tokenizer is not None:
+            # That of the config is not looked for.
+            config = copy.copy(config)
+            config.tokenizer_name = None
         if dtype is None:
             dtype = torch.float32 if config is None else config.dtype
         prepared = loading.prepare_state_dict(

@@ -41,7 +41,8 @@ def check_tokenizer(tokenizer: Any) -> None:
         )
     if not callable(tokenizer):
         raise InputError(
-            f"A tokenizer of transformers, or what behaves like one, is called with texts; a {kind.__name__} is not."
+            "A tokenizer of transformers, or what behaves like one, is called with texts, "
+            f"and a {kind.__name__} cannot be."
         )
 
 

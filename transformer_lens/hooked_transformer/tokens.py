@@ -14,6 +14,7 @@ from transformer_lens.hooked_transformer.parts import ModelParts
 from transformer_lens.hooked_transformer.token_input import TextOrTokens, is_text, tokens_of
 from transformer_lens.hooked_transformer.tokenizer import (
     check_padding_side,
+    check_tokenizer,
     complete_special_tokens,
     prepends_bos,
     tokenize,
@@ -41,6 +42,7 @@ class TokensMixin(ModelParts):
             InputError: If the side is neither, or `tokenizer` is a name or another thing that cannot tokenize.
         """
         check_padding_side(default_padding_side)
+        check_tokenizer(tokenizer)
         self.tokenizer = tokenizer
         if default_padding_side is not None:
             tokenizer.padding_side = default_padding_side

@@ -2,7 +2,7 @@
 
 from transformer_lens.loading.sources.generation_config import read_stop_tokens, stop_tokens_of
 from transformer_lens.loading.sources.hub import HubSource
-from transformer_lens.loading.sources.resolve import resolve
+from transformer_lens.loading.sources.resolve import resolve, resolve_tokenizer
 from transformer_lens.loading.sources.source import FolderSource, GGUFSource, Source
 from transformer_lens.loading.sources.tokenizers import load_tokenizer
 from transformer_lens.loading.sources.training_checkpoints import find_training_checkpoint, training_steps
@@ -16,6 +16,7 @@ __all__ = [
     "load_tokenizer",
     "read_stop_tokens",
     "resolve",
+    "resolve_tokenizer",
     "stop_tokens_of",
     "training_steps",
 ]
