@@ -35,7 +35,7 @@ from transformer_lens.hooked_transformer.sample_data import SampleDataMixin
 from transformer_lens.hooked_transformer.toggles import TogglesMixin
 from transformer_lens.hooked_transformer.weight_views import WeightViewsMixin
 from transformer_lens.HookedRootModule import HookedRootModule
-from transformer_lens.loading.sources import load_tokenizer, resolve
+from transformer_lens.loading.sources import load_tokenizer, resolve_tokenizer
 from transformer_lens.utilities import devices
 from transformer_lens.utilities.activation_functions import apply_softcap, softcap_enabled
 from transformer_lens.utilities.defaults_utils import USE_DEFAULT_VALUE
@@ -117,12 +117,14 @@ class HookedTransformer(
       ``attn``, ``mlp``, norms and hook points: any of them may be replaced by a module of its own, before a new
       call of ``setup()``, which may be called any number of times.
     * Inside, the model is called as ``self(input, **keywords)``: only the input comes by position.
-    * ``tokenizer``, ``dataset`` and ``load_report`` have defaults on the class, for subclasses that build themselves
-      without this ``__init__``.
+    * ``tokenizer``, ``dataset``, ``stop_tokens`` and ``load_report`` have defaults on the class, for subclasses that
+      build themselves without this ``__init__``.
 
     Attributes:
         cfg: What the model is. Its switches, such as ``use_attn_result``, may be set at any time.
-        tokenizer: The tokenizer as it was given, or None; all that needs none works without.
+        tokenizer: The tokenizer as it was given, or None; all that needs none works without. Another may be assigned at
+            any time: what ``cfg`` says of it follows.
+        stop_tokens: What ends a text besides the tokenizer's EOS: the tokens of the checkpoint's generation config.
         load_report: What :meth:`from_pretrained` did, or None.
         dataset: Sample of training data, once loaded.
     """
@@ -156,7 +158,9 @@ class HookedTransformer(
         is_loaded = device is not None or parameter_device() is not None
         self.cfg = HookedTransformerConfig.unwrap(cfg)
         if tokenizer is None and self.cfg.tokenizer_name is not None and not is_loaded:
-            tokenizer = load_tokenizer(resolve(self.cfg.tokenizer_name), trust_remote_code=self.cfg.trust_remote_code)
+            tokenizer = load_tokenizer(
+                resolve_tokenizer(self.cfg.tokenizer_name), trust_remote_code=self.cfg.trust_remote_code
+            )
         if tokenizer is not None:
             self.set_tokenizer(tokenizer, default_padding_side=default_padding_side)
         else:

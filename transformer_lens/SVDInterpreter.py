@@ -1,6 +1,6 @@
 """Singular vectors of weights, read as tokens."""
 
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from transformer_lens.components.matrix_owner import numbers_of
 from transformer_lens.FactoredMatrix import FactoredMatrix
+from transformer_lens.utilities.indices import as_index
 
 __all__ = ["FactoredMatrix", "OUTPUT_EMBEDDING", "SVDInterpreter", "VECTOR_TYPES", "VectorType"]
 
@@ -36,9 +37,9 @@ class SVDInterpreter:
     def get_singular_vectors(
         self,
         vector_type: VectorType,
-        layer_index: int,
+        layer_index: SupportsIndex,
         num_vectors: int = 10,
-        head_index: int | None = None,
+        head_index: SupportsIndex | None = None,
     ) -> Float[Tensor, "d_vocab 1 num_vectors"]:
         """Projects the leading singular vectors of a weight onto the vocabulary: ``v @ W_U``.
 
@@ -56,6 +57,8 @@ class SVDInterpreter:
             AssertionError: There is no such head, layer or type.
             IndexError: The weight has fewer singular vectors.
         """
+        layer_index = as_index(layer_index, "layer_index")
+        head_index = None if head_index is None else as_index(head_index, "head_index")
         assert vector_type in VECTOR_TYPES, f"vector_type is {vector_type!r}; it can be one of {VECTOR_TYPES}"
         n_layers, n_heads = self.cfg.n_layers, self.cfg.n_heads
         assert 0 <= layer_index < n_layers, f"layer_index is {layer_index}; there are layers 0 to {n_layers - 1}"

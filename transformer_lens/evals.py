@@ -151,7 +151,7 @@ def induction_loss(
     if utils.override_or_use_default_value(model.cfg.default_prepend_bos, override=prepend_bos):
         tokens[:, 0] = tokenizer.bos_token_id
     with torch.no_grad():
-        loss = model(tokens, return_type="loss", loss_per_token=True)
+        loss = model(tokens, return_type="loss", loss_per_token=True, attention_mask=torch.ones_like(tokens))
     second_half: Tensor = loss[:, subseq_len + 1 :]
     return second_half.mean()
 

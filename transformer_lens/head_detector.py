@@ -8,6 +8,7 @@ from torch import Tensor
 
 from transformer_lens.ActivationCache import ActivationCache
 from transformer_lens.HookedTransformer import HookedTransformer
+from transformer_lens.utilities.indices import as_index, as_layer
 from transformer_lens.utilities.tensors import is_lower_triangular, is_square
 
 __all__ = [
@@ -135,11 +136,12 @@ def _pattern_of(detection_pattern: Tensor | str, tokens: Tensor) -> Tensor:
 def _chosen(heads: list[LayerHeadTuple] | LayerToHead | None, n_layers: int, n_heads: int) -> LayerToHead:
     if heads is None:
         return {layer: list(range(n_heads)) for layer in range(n_layers)}
+    pairs = heads
     if isinstance(heads, dict):
-        return heads
+        pairs = [(layer, head) for layer, of_layer in heads.items() for head in of_layer]
     by_layer: LayerToHead = {}
-    for layer, head in heads:
-        by_layer.setdefault(layer, []).append(head)
+    for layer, head in pairs:
+        by_layer.setdefault(as_layer(layer, n_layers), []).append(as_index(head, "head"))
     return by_layer
 
 

@@ -18,6 +18,7 @@ from transformer_lens import utilities as utils
 from transformer_lens.ActivationCache import ActivationCache
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedTransformer import HookedTransformer
+from transformer_lens.utilities.indices import as_layer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,7 +132,7 @@ def generic_activation_patch(
 
     with torch.no_grad():
         for row, place in enumerate(tqdm(places)):
-            name = utils.get_act_name(activation_name, place[0])
+            name = utils.get_act_name(activation_name, as_layer(place[0], model.cfg.n_layers))
             logits = model.run_with_hooks(corrupted_tokens, fwd_hooks=[(name, partial(patch, place=place))])
             results[row] = patching_metric(logits)
     results = results.view(lengths)

@@ -1,6 +1,7 @@
 """The residual stream as heads, neurons, embeddings and biases."""
 
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -22,7 +23,7 @@ class DecompositionMixin(ResidualMixin, HeadsMixin, NeuronsMixin):
 
     def get_full_resid_decomposition(
         self,
-        layer: int | None = None,
+        layer: SupportsIndex | None = None,
         mlp_input: bool = False,
         expand_neurons: bool = True,
         apply_ln: bool = False,

@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ class HeadsMixin(ComponentsMixin):
 
     def stack_head_results(
         self,
-        layer: int = -1,
+        layer: SupportsIndex = -1,
         return_labels: bool = False,
         incl_remainder: bool = False,
         pos_slice: Slice | SliceInput = None,

@@ -4,13 +4,14 @@ import difflib
 import logging
 import warnings
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor
 
 from transformer_lens.utilities.components_utils import get_act_name
 from transformer_lens.utilities.devices import warn_if_mps
+from transformer_lens.utilities.indices import as_index, as_layer
 from transformer_lens.utilities.slice import Slice, SliceInput
 
 __all__ = ["CacheMapping", "as_slice"]
@@ -45,16 +46,21 @@ class CacheMapping:
 
         Args:
             key: A hook's name; its short form, ``"embed"`` or ``"k1"``; or a tuple, the arguments of `get_act_name`:
-                ``("k", 1)``, ``("scale", 1, "ln2")``. A negative layer counts from the end.
+                ``("k", 1)``, ``("scale", 1, "ln2")``. The layer is of any integer type, such as a tensor of one; a
+                negative one counts from the end.
 
         Raises:
-            KeyError: There is none of this name.
+            KeyError: There is none of this name, or no such layer.
+            TypeError: The layer is no integer.
         """
         if isinstance(key, str) and key in self.cache_dict:
             return self.cache_dict[key]
         parts = list(key) if isinstance(key, tuple) else [key]
-        if len(parts) > 1 and isinstance(parts[1], int) and parts[1] < 0:
-            parts[1] += self.model.cfg.n_layers
+        if len(parts) > 1 and parts[1] is not None and not isinstance(parts[1], str):
+            try:
+                parts[1] = as_layer(parts[1], self.model.cfg.n_layers)
+            except IndexError as fact:
+                raise KeyError(f"{key!r}: {fact}") from None
         name = get_act_name(*parts)
         if name not in self.cache_dict:
             nearest = difflib.get_close_matches(name, self.cache_dict, n=3)
@@ -150,14 +156,16 @@ class CacheMapping:
         selected = {name: rows.apply(value, dim=0) for name, value in self.cache_dict.items()}
         return type(self)(selected, self.model, has_batch_dim=self.has_batch_dim and rows.mode != "int")
 
-    def layer_of(self, layer: int | None, mlp_input: bool = False) -> int:
+    def layer_of(self, layer: SupportsIndex | None, mlp_input: bool = False) -> int:
         """Reads which layer's input is meant: None and -1 are that of the unembedding, ``n_layers``.
 
         Raises:
+            TypeError: `layer` is no integer.
             ValueError: There is no such input.
         """
         n_layers = int(self.model.cfg.n_layers)
-        found = n_layers if layer is None or layer == -1 else layer
+        found = -1 if layer is None else as_index(layer, "layer")
+        found = n_layers if found == -1 else found
         if not 0 <= found <= n_layers:
             raise ValueError(f"layer is {layer}; it can be 0 to {n_layers}, or -1 or None for the unembedding's input")
         if mlp_input and found == n_layers:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from transformer_lens.activation_cache.components import ComponentsMixin, Part
 from transformer_lens.activation_cache.mapping import as_slice
 from transformer_lens.activation_cache.norms import FrozenNorm
 from transformer_lens.components.matrix_owner import numbers_of
+from transformer_lens.utilities.indices import as_layer
 from transformer_lens.utilities.slice import Slice, SliceInput
 
 __all__ = ["NeuronsMixin"]
@@ -28,7 +30,7 @@ class NeuronsMixin(ComponentsMixin):
 
     def get_neuron_results(
         self,
-        layer: int,
+        layer: SupportsIndex,
         neuron_slice: Slice | SliceInput = None,
         pos_slice: Slice | SliceInput = None,
         project_output_onto: Directions | None = None,
@@ -45,6 +47,7 @@ class NeuronsMixin(ComponentsMixin):
             ``[*batch_and_pos_dims num_neurons d_model]``, without the axis of neurons if `neuron_slice` is an int.
             Projected, ``num_outputs`` stands for d_model, and nothing for a single direction.
         """
+        layer = as_layer(layer, self.model.cfg.n_layers)
         self._check_neurons(layer)
         post = as_slice(pos_slice).apply(self["post", layer], dim=-2)
         post = as_slice(neuron_slice).apply(post, dim=-1)
@@ -57,7 +60,7 @@ class NeuronsMixin(ComponentsMixin):
 
     def stack_neuron_results(
         self,
-        layer: int,
+        layer: SupportsIndex,
         pos_slice: Slice | SliceInput = None,
         neuron_slice: Slice | SliceInput = None,
         return_labels: bool = False,

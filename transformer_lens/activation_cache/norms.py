@@ -1,7 +1,7 @@
 """Norms as the linear maps that they are once their scale is held fixed."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -66,7 +66,7 @@ class NormsMixin(CacheMapping):
     def apply_ln_to_stack(
         self,
         residual_stack: Float[Tensor, "num_components *batch_and_pos_dims d_model"],
-        layer: int | None = None,
+        layer: SupportsIndex | None = None,
         mlp_input: bool = False,
         pos_slice: Slice | SliceInput = None,
         batch_slice: Slice | SliceInput = None,
@@ -100,7 +100,7 @@ class NormsMixin(CacheMapping):
 
     def norm_before(
         self,
-        layer: int | None,
+        layer: SupportsIndex | None,
         mlp_input: bool = False,
         pos_slice: Slice | SliceInput = None,
         batch_slice: Slice | SliceInput = None,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class ResidualMixin(ComponentsMixin):
 
     def accumulated_resid(
         self,
-        layer: int | None = None,
+        layer: SupportsIndex | None = None,
         incl_mid: bool = False,
         apply_ln: bool = False,
         pos_slice: Slice | SliceInput = None,
@@ -59,7 +59,7 @@ class ResidualMixin(ComponentsMixin):
 
     def decompose_resid(
         self,
-        layer: int | None = None,
+        layer: SupportsIndex | None = None,
         mlp_input: bool = False,
         mode: Literal["all", "mlp", "attn"] = "all",
         apply_ln: bool = False,

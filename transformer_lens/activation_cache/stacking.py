@@ -1,5 +1,7 @@
 """One activation of all layers."""
 
+from typing import SupportsIndex
+
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
@@ -13,7 +15,7 @@ class StackingMixin(CacheMapping):
     """Stacks an activation over layers."""
 
     def stack_activation(
-        self, activation_name: str, layer: int = -1, sublayer_type: str | None = None
+        self, activation_name: str, layer: SupportsIndex = -1, sublayer_type: str | None = None
     ) -> Shaped[Tensor, "layers_covered ..."]:
         """Stacks one activation of every layer before a given one.
 

@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transformer_lens.hooked_transformer.input_error import InputError
+from transformer_lens.utilities.indices import as_index
 from transformer_lens.utilities.logits_utils import sample_logits
+from transformer_lens.utilities.tokenize_utils import mask_of, padding_of
+
+__all__ = ["GenerateOutput", "Prompt", "Sampling", "Stopping", "padding_of", "stopping"]
 
 
 class GenerateOutput(NamedTuple):
@@ -49,7 +54,7 @@ class Prompt:
 
     def mask_at_end(self) -> Int[Tensor, "batch length"]:
         """Returns 0 for padding and 1 elsewhere, with all padding on the left."""
-        return (torch.arange(self.length, device=self.padding.device) >= self.padding[:, None]).long()
+        return mask_of(self.padding, self.length, "left")
 
     def row(self, index: int) -> Int[Tensor, "pos"]:
         """Returns the tokens of a row without its padding."""
@@ -102,34 +107,34 @@ class Stopping:
 
 
 def stopping(
-    stop_at_eos: bool, eos_token_id: None | int | Sequence[int], tokenizer: Any, device: torch.device
+    stop_at_eos: bool,
+    eos_token_id: SupportsIndex | Sequence[SupportsIndex] | None,
+    tokenizer: Any,
+    stop_tokens: tuple[int, ...],
+    device: torch.device,
 ) -> Stopping:
     """Makes the rule that the arguments of ``generate`` ask for.
 
+    Args:
+        stop_at_eos: Whether rows end at all before their time.
+        eos_token_id: The tokens that end them; None takes the tokenizer's EOS and `stop_tokens`.
+        tokenizer: The model's, or None.
+        stop_tokens: What the checkpoint's generation config ends a text with.
+        device: Where tokens are sampled.
+
     Raises:
-        InputError: If rows are to stop at EOS, and neither the caller nor the tokenizer says what it is.
+        InputError: If rows are to stop at EOS, and nothing says what it is.
     """
     if not stop_at_eos:
         return Stopping(None, 0)
     own = None if tokenizer is None else tokenizer.eos_token_id
     if eos_token_id is None:
-        eos_token_id = own
-    if eos_token_id is None:
+        ends = [*([] if own is None else [own]), *stop_tokens]
+    elif isinstance(eos_token_id, (Sequence, np.ndarray)) or (isinstance(eos_token_id, Tensor) and eos_token_id.ndim):
+        ends = [as_index(token, "a token of eos_token_id") for token in eos_token_id]
+    else:
+        ends = [as_index(eos_token_id, "eos_token_id")]
+        own = ends[0]
+    if not ends:
         raise InputError("stop_at_eos needs an EOS token: pass eos_token_id, or stop_at_eos=False.")
-    if isinstance(eos_token_id, int):
-        return Stopping(torch.tensor([eos_token_id], device=device), eos_token_id)
-    return Stopping(torch.tensor(list(eos_token_id), device=device), eos_token_id[0] if own is None else own)
-
-
-def padding_of(tokens: Int[Tensor, "batch pos"], pad_token_id: int | None, padding_side: str) -> Int[Tensor, "batch"]:
-    """Counts the padding of each row of a batch that was padded to its longest row.
-
-    Padding is a run of the padding token at the padded side, and one row has none. So of each row's run, what is
-    longer than the shortest run is padding: that a text itself begins with BOS, or ends with EOS, does no harm where
-    that is the padding token as well.
-    """
-    if pad_token_id is None:
-        return torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-    is_pad = (tokens if padding_side == "left" else tokens.flip(1)) == pad_token_id
-    runs = is_pad.long().cumprod(dim=1).sum(dim=1)
-    return runs - runs.min() if len(runs) else runs
+    return Stopping(torch.tensor(list(dict.fromkeys(ends)), device=device), ends[0] if own is None else own)

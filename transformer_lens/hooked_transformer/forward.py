@@ -1,8 +1,10 @@
 """The forward pass, and the pass that also returns what happened inside."""
 
-from typing import Any
+from typing import Any, SupportsIndex
 
-from jaxtyping import Float, Int, Shaped
+import numpy as np
+import torch
+from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 
 from transformer_lens import anatomy
@@ -11,7 +13,9 @@ from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.hooked_transformer.input_error import InputError
 from transformer_lens.hooked_transformer.inputs import InputsMixin
 from transformer_lens.hooked_transformer.output import Output
+from transformer_lens.hooked_transformer.token_input import TextOrTokens, tokens_of
 from transformer_lens.utilities.activation_functions import apply_softcap
+from transformer_lens.utilities.indices import as_index
 from transformer_lens.utilities.lm_utils import lm_cross_entropy_loss
 
 _RETURN_TYPES = ("logits", "loss", "both", None)
@@ -22,16 +26,16 @@ class ForwardMixin(InputsMixin):
 
     def forward(
         self,
-        input: str | list[str] | Int[Tensor, "pos"] | Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_model"],
+        input: TextOrTokens | Float[Tensor, "batch pos d_model"],
         return_type: str | None = "logits",
         loss_per_token: bool = False,
         prepend_bos: bool | None = None,
         padding_side: str | None = None,
-        start_at_layer: int | None = None,
-        tokens: Int[Tensor, "pos"] | Int[Tensor, "batch pos"] | None = None,
+        start_at_layer: SupportsIndex | None = None,
+        tokens: TextOrTokens | None = None,
         shortformer_pos_embed: Float[Tensor, "batch pos d_model"] | None = None,
-        attention_mask: Shaped[Tensor, "*batch offset_pos"] | None = None,
-        stop_at_layer: int | None = None,
+        attention_mask: Shaped[Tensor, "*batch offset_pos"] | np.ndarray | list[Any] | None = None,
+        stop_at_layer: SupportsIndex | None = None,
         past_kv_cache: TransformerLensKeyValueCache | None = None,
     ) -> None | Float[Tensor, "batch pos width"] | Float[Tensor, ""] | Float[Tensor, "batch predicted"] | Output:
         """Maps tokens to logits, loss, or the residual stream at some layer.
@@ -71,7 +75,10 @@ class ForwardMixin(InputsMixin):
         """
         if return_type not in _RETURN_TYPES:
             raise InputError(f"return_type is {return_type!r}; it can be 'logits', 'loss', 'both' or None.")
+        start_at_layer = None if start_at_layer is None else as_index(start_at_layer, "start_at_layer")
+        stop_at_layer = None if stop_at_layer is None else as_index(stop_at_layer, "stop_at_layer")
         with self.overridden_defaults(prepend_bos, padding_side):
+            text, is_masked = input, attention_mask is not None or past_kv_cache is not None
             if start_at_layer is None:
                 residual, tokens, shortformer_pos_embed, attention_mask = self.input_to_embed(
                     input,
@@ -82,6 +89,10 @@ class ForwardMixin(InputsMixin):
                 )
             elif isinstance(input, Tensor) and input.is_floating_point():
                 residual = input
+                if tokens is not None:
+                    tokens = text = tokens_of(tokens)
+                    if not is_masked:
+                        attention_mask = self._mask_of_input(text, tokens.to(residual.device), None, None)
             else:
                 raise InputError("With start_at_layer, input is the residual stream [batch pos d_model].")
             blocks = list(zip(range(self.cfg.n_layers), self.blocks, strict=False))
@@ -112,13 +123,15 @@ class ForwardMixin(InputsMixin):
                 return logits
             if tokens is None:
                 raise InputError("A loss with start_at_layer needs the tokens that it is of: pass tokens=.")
+            if attention_mask is None:
+                attention_mask = torch.ones_like(tokens) if is_masked else self._mask_of_text(text, tokens)
             loss = self.loss_fn(logits, tokens, attention_mask, per_token=loss_per_token)
             return loss if return_type == "loss" else Output(logits, loss)
 
     def loss_fn(
         self,
         logits: Float[Tensor, "batch pos d_vocab"],
-        tokens: Int[Tensor, "pos"] | Int[Tensor, "batch pos"],
+        tokens: Integer[Tensor, "pos"] | Integer[Tensor, "batch pos"],
         attention_mask: Shaped[Tensor, "*batch offset_pos"] | None = None,
         per_token: bool = False,
     ) -> Float[Tensor, ""] | Float[Tensor, "batch predicted"]:
@@ -127,8 +140,8 @@ class ForwardMixin(InputsMixin):
         Args:
             logits: Predictions.
             tokens: What was to be predicted; the first of each row is predicted by nothing.
-            attention_mask: 1 for tokens and 0 for padding, which then counts for nothing. Of a mask that also covers
-                cached positions the end is used.
+            attention_mask: 1 for tokens and 0 for padding, which counts for nothing. Of a mask that also covers cached
+                positions the end is used. None finds padding as :meth:`input_to_embed` does for tokens.
             per_token: Whether each token's loss is returned, 0 where masked, and not the mean over unmasked ones.
 
         Returns:
@@ -137,11 +150,12 @@ class ForwardMixin(InputsMixin):
         if tokens.ndim == 1:
             tokens = tokens[None]
         tokens = tokens.to(logits.device)
-        if attention_mask is not None:
-            if attention_mask.ndim == 1:
-                attention_mask = attention_mask[None]
-            attention_mask = attention_mask[:, -tokens.shape[1] :].to(logits.device)
-        return lm_cross_entropy_loss(logits, tokens, attention_mask, per_token)
+        if attention_mask is None:
+            attention_mask = self._mask_of_text(tokens, tokens)
+        if attention_mask.ndim == 1:
+            attention_mask = attention_mask[None]
+        attention_mask = attention_mask[:, -tokens.shape[1] :].to(logits.device)
+        return lm_cross_entropy_loss(logits, tokens, None if attention_mask.all() else attention_mask, per_token)
 
     def run_with_cache(  # type: ignore[override]
         self, *model_args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any

@@ -2,14 +2,13 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from transformer_lens import anatomy
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 from transformer_lens.hooked_transformer.decoding import (
     GenerateOutput,
@@ -21,9 +20,10 @@ from transformer_lens.hooked_transformer.decoding import (
 )
 from transformer_lens.hooked_transformer.forward import ForwardMixin
 from transformer_lens.hooked_transformer.input_error import InputError
+from transformer_lens.hooked_transformer.token_input import TextOrTokens, is_text
 from transformer_lens.hooked_transformer.tokenizer import check_padding_side
 
-_Input = str | list[str] | Int[Tensor, "pos"] | Int[Tensor, "batch pos"] | Float[Tensor, "batch pos hidden_size"]
+_Input = TextOrTokens | Float[Tensor, "batch pos hidden_size"]
 _RETURN_TYPES = ("input", "str", "tokens", "embeds")
 
 
@@ -36,7 +36,7 @@ class GenerationMixin(ForwardMixin):
         input: _Input = "",
         max_new_tokens: int = 10,
         stop_at_eos: bool = True,
-        eos_token_id: None | int | Sequence[int] = None,
+        eos_token_id: SupportsIndex | Sequence[SupportsIndex] | None = None,
         do_sample: bool = True,
         top_k: int | None = None,
         top_p: float | int | None = None,
@@ -61,7 +61,8 @@ class GenerationMixin(ForwardMixin):
             input: A text, texts, tokens, or embeddings without positions ``[batch pos d_model]``.
             max_new_tokens: Most tokens to add to a row.
             stop_at_eos: Whether a row ends with an EOS token.
-            eos_token_id: The tokens that end a row; None takes the tokenizer's EOS.
+            eos_token_id: The tokens that end a row; None takes the tokenizer's EOS and ``model.stop_tokens``, those of
+                the checkpoint's generation config.
             do_sample: Whether tokens are drawn, and not the likeliest taken.
             top_k: Draw from this many likeliest tokens only.
             top_p: Draw from the fewest likeliest tokens that have this probability together.
@@ -91,7 +92,7 @@ class GenerationMixin(ForwardMixin):
         if return_type == "input":
             return_type = kind
         sampling = Sampling(do_sample, top_k, top_p, temperature, freq_penalty)
-        stop = stopping(stop_at_eos, eos_token_id, self.tokenizer, prompt.tokens.device)
+        stop = stopping(stop_at_eos, eos_token_id, self.tokenizer, self.stop_tokens, prompt.tokens.device)
         steps = list(
             tqdm(
                 self._steps(prompt, sampling, stop, max_new_tokens, use_past_kv_cache),
@@ -114,11 +115,11 @@ class GenerationMixin(ForwardMixin):
     @torch.no_grad()
     def generate_stream(
         self,
-        input: str | Int[Tensor, "batch pos"] = "",
+        input: TextOrTokens = "",
         max_new_tokens: int = 10,
         max_tokens_per_yield: int = 25,
         stop_at_eos: bool = True,
-        eos_token_id: None | int | Sequence[int] = None,
+        eos_token_id: SupportsIndex | Sequence[SupportsIndex] | None = None,
         do_sample: bool = True,
         top_k: int | None = None,
         top_p: float | int | None = None,
@@ -140,7 +141,8 @@ class GenerationMixin(ForwardMixin):
             max_new_tokens: Most tokens to add to a row.
             max_tokens_per_yield: Fewest tokens of a part but the last.
             stop_at_eos: Whether a row ends with an EOS token.
-            eos_token_id: The tokens that end a row; None takes the tokenizer's EOS.
+            eos_token_id: The tokens that end a row; None takes the tokenizer's EOS and ``model.stop_tokens``, those of
+                the checkpoint's generation config.
             do_sample: Whether tokens are drawn, and not the likeliest taken.
             top_k: Draw from this many likeliest tokens only.
             top_p: Draw from the fewest likeliest tokens that have this probability together.
@@ -165,7 +167,7 @@ class GenerationMixin(ForwardMixin):
         if return_type == "str" and len(prompt.tokens) > 1:
             raise InputError("Text is streamed of a single row: pass return_type='tokens', or use generate.")
         sampling = Sampling(do_sample, top_k, top_p, temperature, freq_penalty)
-        stop = stopping(stop_at_eos, eos_token_id, self.tokenizer, prompt.tokens.device)
+        stop = stopping(stop_at_eos, eos_token_id, self.tokenizer, self.stop_tokens, prompt.tokens.device)
         steps = self._steps(prompt, sampling, stop, max_new_tokens, use_past_kv_cache)
         parts = _parts(prompt.tokens, tqdm(steps, total=max_new_tokens, disable=not verbose), max_tokens_per_yield)
         if return_type == "tokens":
@@ -188,18 +190,13 @@ class GenerationMixin(ForwardMixin):
         if isinstance(input, Tensor) and input.is_floating_point():
             nothing = torch.zeros(len(input), 0, dtype=torch.long, device=device)
             kind, prompt = "embeds", Prompt(nothing, padding_of(nothing, None, "left"), embeds=input.to(device))
-        elif isinstance(input, Tensor):
-            tokens = (input[None] if input.ndim == 1 else input).to(device)
-            pad_token_id = None if self.tokenizer is None else self.tokenizer.pad_token_id
-            side = padding_side or ("right" if self.tokenizer is None else self.tokenizer.padding_side)
-            kind, prompt = "tokens", Prompt(tokens, padding_of(tokens, pad_token_id, side), side)
         else:
-            texts = [input] if isinstance(input, str) else input
-            side = padding_side or "left"
-            tokens = self.to_tokens(texts, prepend_bos, side)
-            lengths = [self.to_tokens(text, prepend_bos, move_to_device=False).shape[1] for text in texts]
-            padding = tokens.shape[1] - torch.tensor(lengths, dtype=torch.long, device=device)
-            kind, prompt = "str", Prompt(tokens, padding, side)
+            kind = "str" if is_text(input) else "tokens"
+            own_side = "right" if self.tokenizer is None else str(self.tokenizer.padding_side)
+            side = padding_side or ("left" if kind == "str" else own_side)
+            with self.overridden_defaults(prepend_bos, side):
+                tokens = self._batch_of_tokens(input)
+                prompt = Prompt(tokens, self._padding(input, tokens), side)
         if prompt.length == 0 or len(prompt.tokens) == 0:
             raise InputError("There is nothing to continue: the input has no tokens.")
         return prompt, kind
@@ -220,7 +217,7 @@ class GenerationMixin(ForwardMixin):
         ended = torch.zeros(batch, dtype=torch.bool, device=tokens.device)
         with self._eval_mode():
             for end in range(length, length + max_new_tokens):
-                self._check_fits(end)
+                self._check_positions(end, mask[:, :end], ", or a smaller max_new_tokens")
                 known = tokens[:, : end - offset]
                 if cache is not None and end > length:
                     logits = self(known[:, -1:], attention_mask=mask[:, end - 1 : end], past_kv_cache=cache)
@@ -244,14 +241,6 @@ class GenerationMixin(ForwardMixin):
             cache.append_attention_mask(torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device))
         residual, shortformer_pos_embed = self.get_residual(embeds, 0)
         return self(residual, start_at_layer=0, shortformer_pos_embed=shortformer_pos_embed, past_kv_cache=cache)
-
-    def _check_fits(self, length: int) -> None:
-        begins = anatomy.embedding_of(self.cfg)
-        if length > self.cfg.n_ctx and (begins.adds_positions or begins.adds_positions_to_queries):
-            raise InputError(
-                f"The sequence has {length} tokens, but the model has learned {self.cfg.n_ctx} positions (cfg.n_ctx): "
-                "pass fewer, or a smaller max_new_tokens."
-            )
 
     @contextmanager
     def _eval_mode(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ class PretrainedMixin:
     cfg: HookedTransformerConfig
     tokenizer: Any
     load_report: loading.LoadReport | None = None
+    stop_tokens: tuple[int, ...]
     move_model_modules_to_device: Callable[[], None]
 
     @classmethod
@@ -170,10 +172,12 @@ class PretrainedMixin:
         """Makes the model that a load was prepared for."""
         if tokenizer is None:
             tokenizer = prepared.load_tokenizer()
+        stop_tokens = prepared.stop_tokens()
         with pending_parameter_device("meta"):
             model = cls(  # type: ignore[call-arg]
                 prepared.cfg, tokenizer, move_to_device=False, default_padding_side=default_padding_side
             )
+        model.stop_tokens = stop_tokens
         model.load_report = prepared.load_into(model)  # type: ignore[arg-type]
         model.cfg.load_in_4bit = any(kind in model.load_report.quantization for kind in ("nf4", "fp4"))
         return model
@@ -288,6 +292,10 @@ class PretrainedMixin:
             ValueError: There is no config, or it leaves open what nothing else says.
         """
         config = None if cfg is None else HookedTransformerConfig.unwrap(cfg)
+        if config is not None and tokenizer is not None:
+            # That of the config is not looked for.
+            config = copy.copy(config)
+            config.tokenizer_name = None
         if dtype is None:
             dtype = torch.float32 if config is None else config.dtype
         prepared = loading.prepare_state_dict(

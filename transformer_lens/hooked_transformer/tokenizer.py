@@ -1,5 +1,6 @@
 """What the model needs of a tokenizer beyond what its class offers."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,39 @@ def check_padding_side(padding_side: str | None) -> None:
     """
     if padding_side not in ("left", "right", None):
         raise InputError(f"The padding side is {padding_side!r}; it can be 'left', 'right' or None.")
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """Refuses what cannot tokenize.
+
+    Raises:
+        InputError: It is a name or path, a ``tokenizers.Tokenizer``, or nothing that can be called with a text.
+    """
+    if isinstance(tokenizer, (str, Path)):
+        raise InputError(
+            f"A tokenizer is an object, and {str(tokenizer)!r} is a name: pass "
+            f"transformers.AutoTokenizer.from_pretrained({str(tokenizer)!r})."
+        )
+    kind = type(tokenizer)
+    if kind.__module__.partition(".")[0] == "tokenizers":
+        raise InputError(
+            f"A {kind.__module__}.{kind.__qualname__} has no special tokens and no padding side of its own: pass "
+            "transformers.PreTrainedTokenizerFast(tokenizer_object=..., bos_token=..., eos_token=..., pad_token=...)."
+        )
+    if not callable(tokenizer):
+        raise InputError(
+            "A tokenizer of transformers, or what behaves like one, is called with texts, "
+            f"and a {kind.__name__} cannot be."
+        )
+
+
+def name_of(tokenizer: Any) -> str | None:
+    """Returns the name to load a tokenizer by, or None where it has none, as one that was made in memory."""
+    try:
+        name = tokenizer.name_or_path
+    except AttributeError:
+        return None
+    return name if isinstance(name, str) and name else None
 
 
 def prepends_bos(tokenizer: Any) -> bool:
@@ -82,14 +116,19 @@ def tokenize(
         bos = [tokenizer.bos_token_id]
     superfluous = 1 if tokenizer_prepends_bos and not prepend_bos else 0
     limit = None if max_length is None else max_length - len(bos) + superfluous
-    rows = tokenizer(texts, truncation=limit is not None, max_length=limit)["input_ids"]
+    # Without truncation transformers would warn of a text longer than the tokenizer's maximum, which is what was asked.
+    cut: dict[str, Any] = {"verbose": False} if limit is None else {"truncation": True, "max_length": limit}
+    rows = tokenizer(texts, **cut)["input_ids"]
     return _padded(tokenizer, [bos + row[superfluous:] for row in rows])
 
 
 def _padded(tokenizer: Any, rows: list[list[int]]) -> Tensor:
     length = max(map(len, rows), default=0)
     if any(len(row) != length for row in rows) and tokenizer.pad_token_id is None:
-        raise InputError("Texts of different lengths need padding: set the tokenizer's pad_token.")
+        raise InputError(
+            "Texts of different lengths need padding, and the tokenizer has no token for it: set its pad_token, "
+            "or give it to the model by set_tokenizer, which chooses one."
+        )
     left = tokenizer.padding_side == "left"
     padded = []
     for row in rows:

@@ -5,19 +5,23 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from transformer_lens.components.matrix_owner import numbers_of
 from transformer_lens.hooked_transformer.input_error import InputError
 from transformer_lens.hooked_transformer.parts import ModelParts
+from transformer_lens.hooked_transformer.token_input import TextOrTokens, is_text, tokens_of
 from transformer_lens.hooked_transformer.tokenizer import (
     check_padding_side,
+    check_tokenizer,
     complete_special_tokens,
     prepends_bos,
     tokenize,
 )
 from transformer_lens.utilities.defaults_utils import LocallyOverridenDefaults
+
+_NUMBERS = (int, np.integer)
 
 
 class TokensMixin(ModelParts):
@@ -27,21 +31,21 @@ class TokensMixin(ModelParts):
         """Takes a tokenizer: the object itself, which is neither copied nor loaded again.
 
         Three things of it are set: ``padding_side``, and those of its EOS, BOS and padding tokens that it lacks
-        (``complete_special_tokens``). In ``cfg``, ``tokenizer_prepends_bos`` is set, and ``d_vocab`` and
-        ``d_vocab_out`` if they are -1.
+        (``complete_special_tokens``). In ``cfg``, ``tokenizer_prepends_bos`` and ``tokenizer_name`` are set, and
+        ``d_vocab`` and ``d_vocab_out`` if they are -1.
 
         Args:
             tokenizer: A transformers tokenizer, or what behaves like one.
             default_padding_side: "left" or "right"; None leaves the tokenizer's own.
 
         Raises:
-            InputError: If the side is neither.
+            InputError: If the side is neither, or `tokenizer` is a name or another thing that cannot tokenize.
         """
         check_padding_side(default_padding_side)
+        check_tokenizer(tokenizer)
         self.tokenizer = tokenizer
         if default_padding_side is not None:
             tokenizer.padding_side = default_padding_side
-        self.cfg.tokenizer_prepends_bos = prepends_bos(tokenizer)
         complete_special_tokens(tokenizer)
         if self.cfg.d_vocab == -1:
             self.cfg.d_vocab = max(tokenizer.get_vocab().values()) + 1
@@ -57,7 +61,7 @@ class TokensMixin(ModelParts):
 
     def to_tokens(
         self,
-        input: str | list[str],
+        input: str | list[str] | tuple[str, ...],
         prepend_bos: bool | None = None,
         padding_side: str | None = None,
         move_to_device: bool = True,
@@ -81,12 +85,20 @@ class TokensMixin(ModelParts):
         Raises:
             InputError: If the model has no tokenizer, or BOS is wanted and the tokenizer has none.
         """
+        tokenizer = self._require_tokenizer()
+        if not is_text(input):
+            raise InputError(
+                f"to_tokens takes a text or a list of texts, not a {type(input).__name__}; tokens go into the model as "
+                "they are."
+            )
+        # Asked for each time: a tokenizer's settings, add_bos_token for one, can change under the model.
+        self.cfg.tokenizer_prepends_bos = prepends_bos(tokenizer)
         with self.overridden_defaults(prepend_bos, padding_side):
             tokens = tokenize(
-                self._require_tokenizer(),
+                tokenizer,
                 input,
                 prepend_bos=self.cfg.default_prepend_bos,
-                tokenizer_prepends_bos=bool(self.cfg.tokenizer_prepends_bos),
+                tokenizer_prepends_bos=self.cfg.tokenizer_prepends_bos,
                 max_length=self.cfg.n_ctx if truncate else None,
             )
         return tokens.to(self.device_of_block(0)) if move_to_device else tokens
@@ -100,7 +112,8 @@ class TokensMixin(ModelParts):
             InputError: If the model has no tokenizer, or the tokens have more than two axes.
         """
         tokenizer = self._require_tokenizer()
-        tokens = torch.as_tensor(tokens)
+        # Not every torch knows each of numpy's integers.
+        tokens = torch.as_tensor(tokens.astype(np.int64) if isinstance(tokens, np.ndarray) else tokens)
         if tokens.ndim > 2:
             raise InputError(f"Tokens of shape {tuple(tokens.shape)} are neither a row nor a batch of rows.")
         if tokens.ndim == 2:
@@ -116,7 +129,8 @@ class TokensMixin(ModelParts):
         """Spells each token as the text that it stands for, on its own.
 
         Args:
-            input: A text, or a row of tokens (of shape ``[pos]`` or ``[1 pos]``); or a list of these.
+            input: A text, or a row of tokens (of shape ``[pos]`` or ``[1 pos]``, or a list of integers); or a list of
+                these.
             prepend_bos: Whether text gets a BOS token in front; None takes ``cfg.default_prepend_bos``.
             padding_side: "left" or "right"; None takes the tokenizer's.
 
@@ -127,18 +141,18 @@ class TokensMixin(ModelParts):
             InputError: If the model has no tokenizer, or tokens are no single row.
         """
         tokenizer = self._require_tokenizer()
-        if isinstance(input, list):
+        if isinstance(input, (list, tuple)) and not (input and all(isinstance(item, _NUMBERS) for item in input)):
             return [self.to_str_tokens(item, prepend_bos, padding_side) for item in input]  # type: ignore[misc]
         if isinstance(input, str):
             tokens = self.to_tokens(input, prepend_bos, padding_side, move_to_device=False)
-        elif isinstance(input, (Tensor, np.ndarray)):
-            tokens = torch.as_tensor(input)
         else:
-            raise InputError(f"Tokens come as text, tensor or array, not as {type(input).__name__}.")
-        tokens = tokens.squeeze()
-        if tokens.ndim > 1:
+            if isinstance(input, (Tensor, np.ndarray)):
+                input = input.squeeze()
+                input = input[None] if input.ndim == 0 else input
+            tokens = tokens_of(input)
+        if len(tokens) != 1:
             raise InputError(f"Tokens of shape {tuple(tokens.shape)} are no single row: pass a list of rows.")
-        return [tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in tokens.reshape(-1).tolist()]
+        return [tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in tokens[0].tolist()]
 
     def to_single_token(self, string: str) -> int:
         """Returns the token of a string that is one token, without BOS.
@@ -157,8 +171,8 @@ class TokensMixin(ModelParts):
 
     def get_token_position(
         self,
-        single_token: str | int | Int[Tensor, "..."],
-        input: str | Int[Tensor, "pos"] | Int[Tensor, "1 pos"],
+        single_token: str | int | np.integer | Integer[Tensor, "..."],
+        input: TextOrTokens,
         mode: Literal["first", "last"] = "first",
         prepend_bos: bool | None = None,
         padding_side: str | None = None,
@@ -181,8 +195,8 @@ class TokensMixin(ModelParts):
         """
         if mode not in ("first", "last"):
             raise InputError(f"mode is {mode!r}; it can be 'first' or 'last'.")
-        tokens = self.to_tokens(input, prepend_bos, padding_side) if isinstance(input, str) else input
-        if tokens.ndim == 2 and tokens.shape[0] != 1:
+        tokens = self.to_tokens(input, prepend_bos, padding_side) if is_text(input) else tokens_of(input)
+        if tokens.shape[0] != 1:
             raise InputError(f"The place of a token is looked for in one row, not in {tokens.shape[0]}.")
         token = self.to_single_token(single_token) if isinstance(single_token, str) else int(single_token)
         places = (tokens.reshape(-1) == token).nonzero()
@@ -190,23 +204,30 @@ class TokensMixin(ModelParts):
             raise InputError(f"Token {single_token!r} does not occur in the input.")
         return int(places[0 if mode == "first" else -1])
 
-    def tokens_to_residual_directions(self, tokens: str | int | Int[Tensor, "..."]) -> Float[Tensor, "*tokens d_model"]:
+    def tokens_to_residual_directions(
+        self, tokens: str | int | np.integer | list[int] | np.ndarray | Integer[Tensor, "..."]
+    ) -> Float[Tensor, "*tokens d_model"]:
         """Looks up the columns of ``W_U``: the directions along which the residual stream raises a token's logit.
 
         Without folding (``fold_ln``) of the last norm, that is the direction after the norm.
 
         Args:
-            tokens: A token, the string that is one, or a tensor of tokens.
+            tokens: A token, the string that is one, or a tensor, an array or a list of tokens.
 
         Returns:
             The directions, of the shape of `tokens` with an axis d_model added; of a single token ``[d_model]``.
         """
         W_U = numbers_of(self.unembed, "W_U")
+        if isinstance(tokens, (list, np.ndarray)):
+            array = np.asarray(tokens)
+            if array.dtype.kind not in "iu":
+                raise InputError(f"Tokens are integers, and these are of {array.dtype}: pass one string at a time.")
+            tokens = torch.from_numpy(array.astype(np.int64))
         if isinstance(tokens, Tensor):
-            return W_U[:, tokens.item()] if tokens.numel() == 1 else W_U.T[tokens.to(W_U.device)]
-        if isinstance(tokens, (str, int)):
-            return W_U[:, self.to_single_token(tokens) if isinstance(tokens, str) else tokens]
-        raise InputError(f"Tokens come as string, integer or tensor, not as {type(tokens).__name__}.")
+            return W_U[:, tokens.item()] if tokens.numel() == 1 else W_U.T[tokens.to(W_U.device).long()]
+        if isinstance(tokens, (str, *_NUMBERS)):
+            return W_U[:, self.to_single_token(tokens) if isinstance(tokens, str) else int(tokens)]
+        raise InputError(f"Tokens come as string, integer, tensor, array or list, not as {type(tokens).__name__}.")
 
     def _require_tokenizer(self) -> Any:
         if self.tokenizer is None:

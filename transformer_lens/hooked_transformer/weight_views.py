@@ -1,5 +1,7 @@
 """The weights of all layers at once, and what follows from them alone."""
 
+from typing import SupportsIndex
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,6 +11,7 @@ from transformer_lens.components.matrix_owner import numbers_of, parameter_count
 from transformer_lens.FactoredMatrix import FactoredMatrix
 from transformer_lens.hooked_transformer.input_error import InputError
 from transformer_lens.hooked_transformer.parts import ModelParts
+from transformer_lens.utilities.indices import as_index
 from transformer_lens.utilities.matrix import composition_scores
 
 
@@ -127,7 +130,7 @@ class WeightViewsMixin(ModelParts):
         return parameter_count(self)
 
     def accumulated_bias(
-        self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
+        self, layer: SupportsIndex, mlp_input: bool = False, include_mlp_biases: bool = True
     ) -> Float[Tensor, "d_model"]:
         """Sums the biases that the blocks before a layer add to the residual stream.
 
@@ -137,8 +140,11 @@ class WeightViewsMixin(ModelParts):
             include_mlp_biases: Whether MLPs count.
 
         Raises:
-            InputError: If `mlp_input` asks for a block that is not there.
+            InputError: If there are not so many blocks, or `mlp_input` asks for one that is not there.
         """
+        layer = as_index(layer, "layer")
+        if not 0 <= layer <= self.cfg.n_layers:
+            raise InputError(f"layer is {layer}; it can be 0 to {self.cfg.n_layers}, the input of the unembedding.")
         if mlp_input and layer >= self.cfg.n_layers:
             raise InputError(f"There is no MLP in layer {layer}: the last layer is {self.cfg.n_layers - 1}.")
         total = torch.zeros(self.cfg.d_model, dtype=self.cfg.dtype, device=self.device_of_block(0))

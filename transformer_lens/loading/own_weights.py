@@ -26,7 +26,7 @@ from transformer_lens.loading.plan_load import refuse_what_does_not_fit
 from transformer_lens.loading.pretrained import Prepared, timed
 from transformer_lens.loading.quantization.quantization import Quantization
 from transformer_lens.loading.request import Request
-from transformer_lens.loading.sources import FolderSource, resolve
+from transformer_lens.loading.sources import FolderSource, resolve_tokenizer
 from transformer_lens.loading.state_dicts import with_norms_of
 from transformer_lens.loading.weights import LazyTensor, Weights
 
@@ -63,7 +63,7 @@ def prepare_state_dict(given: StateDict, cfg: HookedTransformerConfig | None, re
         plan = processing.plan(request.flags, cfg)
         weights, cfg = processing.apply(plan, converted.weights, cfg)
         weights = place(weights, cfg)
-    source = None if cfg.tokenizer_name is None else resolve(cfg.tokenizer_name)
+    source = None if cfg.tokenizer_name is None else resolve_tokenizer(cfg.tokenizer_name)
     quantization = Quantization(checkpoint, architecture, None, False)
     prepared = Prepared(
         cfg, weights, plan, converted, checkpoint, architecture, source, request, choice, quantization, seconds

@@ -43,7 +43,15 @@ from transformer_lens.loading.quantization.stored import with_packed_matrices
 from transformer_lens.loading.report import LoadReport
 from transformer_lens.loading.request import Request
 from transformer_lens.loading.savings import savings
-from transformer_lens.loading.sources import GGUFSource, Source, find_training_checkpoint, load_tokenizer, resolve
+from transformer_lens.loading.sources import (
+    GGUFSource,
+    Source,
+    find_training_checkpoint,
+    load_tokenizer,
+    read_stop_tokens,
+    resolve,
+    stop_tokens_of,
+)
 from transformer_lens.loading.sources.names import hub_name
 from transformer_lens.loading.versions import versions
 from transformer_lens.loading.weights import Held, Weights
@@ -94,6 +102,25 @@ class Prepared:
                     raise
                 warnings.warn(f"The model has no tokenizer: {error}\n  Give one with tokenizer=....", stacklevel=3)
                 return None
+
+    def stop_tokens(self) -> tuple[int, ...]:
+        """Returns the tokens of the vocabulary that the checkpoint's generation config ends a text with.
+
+        Raises:
+            CorruptCheckpointError: They are not to be read.
+        """
+        if self.request.hf_model is not None:
+            generation_config = self.request.hf_model.generation_config
+            if generation_config is None:
+                said = self.checkpoint.config.get("eos_token_id")
+            else:
+                said = generation_config.eos_token_id
+            found = read_stop_tokens(said, f"eos_token_id of {self.checkpoint.label}")
+        elif self.source is None or self.checkpoint.kind == "state dict":
+            return ()
+        else:
+            found = stop_tokens_of(self.source, self.checkpoint.config)
+        return tuple(token for token in found if token < self.cfg.d_vocab_out)
 
     def load_into(self, module: nn.Module) -> LoadReport:
         """Keeps every promise, places the results in a module, and reports."""

@@ -1,6 +1,9 @@
 """Names of activations from their short forms."""
 
 import re
+from typing import SupportsIndex
+
+from transformer_lens.utilities.indices import as_index
 
 ALIASES = {
     "attn": "pattern",
@@ -18,7 +21,7 @@ IN_MLP = frozenset("pre post mid pre_linear".split())
 IN_NORMALIZATION = frozenset(["scale", "normalized"])
 
 
-def get_act_name(name: str, layer: int | str | None = None, layer_type: str | None = None) -> str:
+def get_act_name(name: str, layer: SupportsIndex | str | None = None, layer_type: str | None = None) -> str:
     """Writes out the name of an activation.
 
     ``("k", 6)`` and ``"k6"`` are ``blocks.6.attn.hook_k``; ``("pre", 2)`` is ``blocks.2.mlp.hook_pre``;
@@ -27,9 +30,18 @@ def get_act_name(name: str, layer: int | str | None = None, layer_type: str | No
 
     Args:
         name: The short form. A name with a dot, or that starts with ``hook_``, is taken for written out.
-        layer: The layer; None outside of the blocks.
+        layer: The layer, of any integer type; None outside of the blocks. Names do not know how many layers there are,
+            so none counts from the end; an :class:`ActivationCache` knows.
         layer_type: The part of the block, where `name` does not tell: "attn", "mlp", "ln1", "ln2", or a first letter.
+
+    Raises:
+        TypeError: `layer` is no integer.
+        ValueError: `layer` is negative.
     """
+    if layer is not None and not isinstance(layer, str):
+        layer = as_index(layer, "layer")
+        if layer < 0:
+            raise ValueError(f"layer is {layer}; a name counts layers from 0 on: use n_layers - {-layer}")
     if ("." in name or name.startswith("hook_")) and layer is None and layer_type is None:
         return name
     short = re.match(r"([a-z]+)(\d+)([a-z]?.*)", name)

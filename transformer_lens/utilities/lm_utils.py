@@ -28,7 +28,10 @@ def lm_cross_entropy_loss(
 
 
 def lm_accuracy(
-    logits: Float[Tensor, "batch pos d_vocab"], tokens: Int[Tensor, "batch pos"], per_token: bool = False
+    logits: Float[Tensor, "batch pos d_vocab"],
+    tokens: Int[Tensor, "batch pos"],
+    per_token: bool = False,
+    attention_mask: Int[Tensor, "batch pos"] | Bool[Tensor, "batch pos"] | None = None,
 ) -> Float[Tensor, ""] | Bool[Tensor, "batch pos_minus_1"]:
     """Computes how often the most probable next token is the one that follows.
 
@@ -36,6 +39,10 @@ def lm_accuracy(
         logits: The predictions; those at the last position are not used.
         tokens: What was there.
         per_token: Return whether each was right, rather than the share of those that were.
+        attention_mask: 0 where there is padding; predictions at or of padding do not count, and are not right.
     """
     correct = logits[:, :-1].argmax(dim=-1) == tokens[:, 1:]
-    return correct if per_token else correct.float().mean()
+    if attention_mask is None:
+        return correct if per_token else correct.float().mean()
+    counts = attention_mask[:, :-1].bool() & attention_mask[:, 1:].bool()
+    return correct & counts if per_token else (correct & counts).sum() / counts.sum()

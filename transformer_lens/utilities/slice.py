@@ -48,7 +48,7 @@ class Slice:
             self.slice, self.mode = slice(*input_slice), "slice"
         elif isinstance(input_slice, _Range):
             self.slice, self.mode = input_slice, "slice"
-        elif isinstance(input_slice, int):
+        elif isinstance(input_slice, (int, np.integer)):
             self.slice, self.mode = input_slice, "int"
         elif isinstance(input_slice, Tensor):
             self.slice, self.mode = input_slice.detach().cpu().numpy(), "array"

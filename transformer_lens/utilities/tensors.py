@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Value = TypeVar("Value")
@@ -114,8 +114,3 @@ def filter_dict_by_prefix(dictionary: dict[str, Value], prefix: str) -> dict[str
     """Picks the entries under a dotted prefix, and takes the prefix off their names."""
     prefix = prefix if prefix.endswith(".") else prefix + "."
     return {name[len(prefix) :]: value for name, value in dictionary.items() if name.startswith(prefix)}
-
-
-def attended(is_token: Bool[Tensor, "batch pos"], from_left: bool) -> Bool[Tensor, "batch pos"]:
-    """Marks everything but the padding at one end: up to the last token, or from the first on with `from_left`."""
-    return get_cumsum_along_dim(is_token, -1, reverse=not from_left) > 0

@@ -183,8 +183,7 @@ def test_attention_masks(pad):
     for prepend_bos in (True, False):
         assert utilities.get_attention_mask(right, at_right, prepend_bos).tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     assert utilities.get_attention_mask(left, at_left, True).tolist() == [[0, 1, 1, 1], [1, 1, 1, 1]]
-    expected = [[0, 0, 1, 1], [0, 1, 1, 1]] if pad == BOS else [[0, 1, 1, 1], [1, 1, 1, 1]]
-    assert utilities.get_attention_mask(left, at_left, False).tolist() == expected
+    assert utilities.get_attention_mask(left, at_left, False).tolist() == [[0, 1, 1, 1], [1, 1, 1, 1]]
     assert utilities.get_attention_mask(right, at_left, True, padding_side="left").tolist()[0] == [0, 1, 1, 1]
     assert utilities.get_attention_mask(tokenizer(pad=None), at_left, True).all()
 

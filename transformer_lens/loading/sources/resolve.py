@@ -64,6 +64,21 @@ def resolve(
     )
 
 
+def resolve_tokenizer(tokenizer_name: str) -> Source:
+    """Returns where the tokenizer is that a config names.
+
+    Raises:
+        UnknownModelError: It is not there; the message also says what of the config is meant.
+    """
+    try:
+        return resolve(tokenizer_name)
+    except UnknownModelError as error:
+        raise UnknownModelError(
+            f"The tokenizer that the config names (cfg.tokenizer_name) is not found: {error.args[0]}\n"
+            "  Give one with tokenizer=..., or set cfg.tokenizer_name = None for a model without."
+        ) from None
+
+
 def _looks_like_a_path(name: str) -> bool:
     return (
         name.startswith((".", "~", "/", "\\"))

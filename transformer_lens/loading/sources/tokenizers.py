@@ -38,7 +38,11 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any | 
         LoadingError: The tokenizer is broken, or code that it brings is all that says what it is.
     """
     if isinstance(source, GGUFSource):
-        return _load_from_gguf(source.path)
+        inside = _load_from_gguf(source.path)
+        if inside is not None:
+            # The name it is loaded by, and not the folder that the file is in.
+            inside.name_or_path = source.label
+        return inside
     paths = {name: path for name in _FILES if (path := source.find(name)) is not None}
     if not any(name in paths for name in _MARKERS):
         return None
