@@ -1,6 +1,6 @@
 """What is fuzzed, and what may come of it: a value, or one of our errors. Anything else is a finding.
 
-python -m fuzz.targets safetensors|bin|json [--seconds 300] [--corpus FOLDER]
+python -m fuzz.targets safetensors|bin|json|adapter [--seconds 300] [--corpus FOLDER]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import atheris
 with atheris.instrument_imports(include=["transformer_lens.loading"]):
     from transformer_lens.loading import LoadingError, architectures
     from transformer_lens.loading.checkpoint import bin_file, safetensors
+    from transformer_lens.loading.checkpoint.adapter_config import read_adapter_config
     from transformer_lens.loading.checkpoint.checkpoint import wanted_shards
     from transformer_lens.loading.conversion import read_config
     from transformer_lens.loading.sources.json_files import read_json
@@ -53,11 +54,31 @@ def fuzz_json(data: bytes) -> None:
     read_config(architectures.find(config, "fuzz"), config, "fuzz")
 
 
+def fuzz_adapter(data: bytes) -> None:
+    """Reads the bytes as an adapter's config, and asks it of every module of a model."""
+    config = read_adapter_config(read_json(written(data, "adapter_config.json")), "fuzz")
+    for layer in range(8):
+        for leaf in ("self_attn.q_proj", "mlp.down_proj"):
+            module = f"model.layers.{layer}.{leaf}"
+            config.targets(module), config.saves(module), config.scale(module)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "safetensors": fuzz_safetensors,
     "bin": fuzz_bin,
     "json": fuzz_json,
+    "adapter": fuzz_adapter,
 }
+
+
+# Between them every field that is read.
+_ADAPTERS: tuple[dict[str, object], ...] = (
+    {"target_modules": ["q_proj"], "rank_pattern": {r".*\.1\..*(q|v)_proj": 7}, "alpha_pattern": {"^(a*){2,3}$": 0.5}},
+    {"target_modules": r"(?:.*?[a-z]+\d?\b)|model\.layers\.[\d]{1,}", "exclude_modules": ["k_proj"], "use_dora": True},
+    {"target_modules": "all-linear", "modules_to_save": ["lm_head"], "bias": "lora_only", "use_rslora": True},
+    {"target_modules": ["q_proj"], "layers_to_transform": [0, 1], "layers_pattern": "layers", "lora_bias": True},
+    {"trainable_token_indices": {"embed_tokens": [1, 2]}, "init_lora_weights": "gaussian", "revision": "main"},
+)
 
 
 def seeds(kind: str, folder: Path) -> None:
@@ -75,6 +96,9 @@ def seeds(kind: str, folder: Path) -> None:
         out = io.BytesIO()
         torch.save(tensors, out)
         (folder / "seed").write_bytes(out.getvalue())
+    elif kind == "adapter":
+        for number, fields in enumerate(_ADAPTERS):
+            (folder / f"seed-{number}").write_text(json.dumps({"peft_type": "LORA", "r": 4, **fields}))
     else:
         from tests.tiny_models import VARIANTS
 

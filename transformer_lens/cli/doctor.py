@@ -128,7 +128,7 @@ def _abilities(versions: dict[str, str | None]) -> list[Ability]:
             versions["transformers"],
         ),
         _package("GGUF files with packed numbers", "gguf", versions["gguf"]),
-        _package("LoRA adapters (adapter=)", "peft", versions["peft"]),
+        _package("a live PeftModel (hf_model=); adapter= needs no package", "peft", versions["peft"]),
         _package("4-bit and 8-bit weights on the CPU", "bitsandbytes", bits),
         Ability(
             "4-bit and 8-bit weights on CUDA",

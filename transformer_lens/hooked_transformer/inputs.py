@@ -199,7 +199,8 @@ class InputsMixin(TokensMixin):
         Raises:
             InputError: If there are more.
         """
-        if length <= self.cfg.n_ctx or self.cfg.positional_embedding_type not in ("standard", "shortformer"):
+        begins = anatomy.embedding_of(self.cfg)
+        if length <= self.cfg.n_ctx or not (begins.adds_positions or begins.adds_positions_to_queries):
             return
         needed = length if mask is None else int(mask.sum(dim=1).max())
         if needed > self.cfg.n_ctx:

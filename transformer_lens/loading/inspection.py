@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from transformer_lens.loading.checkpoint import open_checkpoint, read_config_json
-from transformer_lens.loading.checkpoint.adapter import is_adapter, open_adapter
+from transformer_lens.loading.checkpoint.adapter import adapter_config_of, is_adapter, tensors_of
 from transformer_lens.loading.checkpoint.gguf import tensors_of_gguf
 from transformer_lens.loading.conversion.convert import collapse
 from transformer_lens.loading.errors import LoadingError
@@ -125,10 +125,11 @@ def _of_prepared(prepared: Prepared) -> Inspection:
 
 
 def _of_adapter(source: Source) -> Inspection:
-    adapter = open_adapter(source, "map")
-    base = adapter.base or "a model that it does not name"
+    said = adapter_config_of(source).get("base_model_name_or_path")
+    base = said if isinstance(said, str) and said else "a model that it does not name"
     problem = f"An adapter holds no model: it changes {base}, into which it is merged where that is loaded."
-    return Inspection(source.label, "adapter", "", "", "", problem, tuple(_entries(adapter.tensors, {}, {})))
+    tensors, _ = tensors_of(source, "map")
+    return Inspection(source.label, "adapter", "", "", "", problem, tuple(_entries(tensors, {}, {})))
 
 
 def _of_files(source: Source, request: Request, problem: str) -> Inspection:

@@ -15,16 +15,8 @@ from torch import nn
 
 from transformer_lens import anatomy
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformer_lens.loading import architectures, loaders, processing
-from transformer_lens.loading.checkpoint import (
-    Checkpoint,
-    from_live_model,
-    open_checkpoint,
-    open_gguf,
-    read_config_json,
-)
-from transformer_lens.loading.checkpoint.adapter import is_adapter, merge_adapter, open_adapter
-from transformer_lens.loading.checkpoint.live_model import load_dequantized
+from transformer_lens.loading import loaders, processing
+from transformer_lens.loading.checkpoint import Checkpoint
 from transformer_lens.loading.conversion import Architecture, Converted, convert, read_config
 from transformer_lens.loading.errors import CorruptCheckpointError, LoadingError
 from transformer_lens.loading.loaders.choose import Choice
@@ -33,23 +25,19 @@ from transformer_lens.loading.memory.arithmetic import held_as
 from transformer_lens.loading.memory.fresh import give_back
 from transformer_lens.loading.memory.pages import PAGES
 from transformer_lens.loading.memory.threads import load_threads, one_thread_each
+from transformer_lens.loading.open_request import open_request, resolved
 from transformer_lens.loading.placement.devices import place
 from transformer_lens.loading.processing import Plan
 from transformer_lens.loading.progress import byte_progress
-from transformer_lens.loading.quantization.methods import BITSANDBYTES, FP8, method_of, refuse, refuse_cut_blocks
 from transformer_lens.loading.quantization.quantization import Quantization
-from transformer_lens.loading.quantization.settings import settings_of
-from transformer_lens.loading.quantization.stored import with_packed_matrices
 from transformer_lens.loading.report import LoadReport
 from transformer_lens.loading.request import Request
 from transformer_lens.loading.savings import savings
 from transformer_lens.loading.sources import (
-    GGUFSource,
     Source,
     find_training_checkpoint,
     load_tokenizer,
     read_stop_tokens,
-    resolve,
     stop_tokens_of,
 )
 from transformer_lens.loading.sources.names import hub_name
@@ -184,7 +172,7 @@ class Prepared:
             reason=self.choice.reason,
             io="" if io is None else f"{io.mode}: {io.reason}",
             dtype=_name(self.cfg.dtype),
-            source_dtype=_name(self.converted.weights["embed.W_E"].dtype),
+            source_dtype=_name(self.checkpoint.dtype_of(self.converted.weights["embed.W_E"])),
             device=str(self.cfg.device),
             bytes_mapped=held[Held.MAPPED],
             bytes_borrowed=held[Held.BORROWED],
@@ -205,6 +193,8 @@ class Prepared:
             processed_cache_reason=self.cached.reason,
             versions=versions(),
             links=dict(self.checkpoint.links),
+            adapters=self.checkpoint.adapters,
+            merged={key: merge.what for key, merge in self.checkpoint.merged.items()},
             **self.quantization.facts(self.weights, self.converted),
         )
 
@@ -219,8 +209,8 @@ def prepare(request: Request) -> Prepared:
     seconds: dict[str, float] = {}
     with timed(seconds, "open"):
         source, step = _source(request)
-        checkpoint, architecture = _open(request, source)
-    return _decided(request, source, step, checkpoint, architecture, seconds)
+        opened = open_request(request, source)
+    return _decided(request, opened.tokenizer, step, opened.checkpoint, opened.architecture, seconds)
 
 
 def _decided(
@@ -240,7 +230,7 @@ def _decided(
         converted = convert(quantization.file(), architecture, cfg, checkpoint.config, checkpoint.label)
         weights, cfg = _with_context_length(converted.weights, cfg, request.n_ctx)
         if request.dtype is None:
-            cfg.dtype = converted.weights["embed.W_E"].dtype
+            cfg.dtype = checkpoint.dtype_of(converted.weights["embed.W_E"])
         plan = processing.plan(request.flags, cfg, [name for name, tensor in weights.items() if tensor.packed])
         done, cfg = processing.apply(plan, weights, cfg)
         weights = quantization.pack(place(done, cfg), done, converted.weights, file_cfg, cfg.dtype)
@@ -265,7 +255,7 @@ def _source(request: Request) -> tuple[Source | None, int | None]:
         if revision is not None and revision != found.revision:
             raise ValueError(f"revision={revision!r} and the training checkpoint {found.revision!r} are two revisions.")
         revision, step = found.revision, found.value
-    return _resolve(request, request.model_name, revision, request.subfolder), step
+    return resolved(request, request.model_name, revision, request.subfolder), step
 
 
 def source_of(request: Request) -> Source:
@@ -274,65 +264,6 @@ def source_of(request: Request) -> Source:
     if source is None:
         raise ValueError("A live model has no files.")
     return source
-
-
-def _resolve(request: Request, name: str, revision: str | None = None, subfolder: str | None = None) -> Source:
-    return resolve(
-        name,
-        revision=revision,
-        subfolder=subfolder,
-        token=request.token,
-        cache_dir=None if request.cache_dir is None else str(request.cache_dir),
-        local_files_only=request.local_files_only,
-        fetch=request.fetch,
-    )
-
-
-def _open(request: Request, source: Source | None) -> tuple[Checkpoint, Architecture]:
-    """Returns the checkpoint and its table."""
-    if request.hf_model is not None:
-        return _open_live(request.hf_model, request.model_name, request)
-    assert source is not None
-    adapter = None if request.adapter is None else open_adapter(_resolve(request, request.adapter), "map")
-    if not isinstance(source, GGUFSource) and is_adapter(source):
-        adapter = open_adapter(source, "map")
-        if adapter.base is None:
-            raise LoadingError(
-                f"{source.label} is an adapter that does not name its base: load the base with adapter=."
-            )
-        source = _resolve(request, adapter.base)
-    if isinstance(source, GGUFSource):
-        checkpoint = open_gguf(source, io=request.io)
-        return checkpoint, architectures.find(checkpoint.config, checkpoint.label)
-    config = read_config_json(source)
-    method = method_of(config, source.label)
-    if method is not None and method != BITSANDBYTES:
-        refuse(method, source.label, request.dequantize)
-        skip = architectures.find(config, source.label).beyond(request.first_n_layers)
-        if method == FP8:
-            refuse_cut_blocks(open_checkpoint(source, config, skip, request.io).weights, config, source.label)
-        return _open_live(load_dequantized(source, method), source.label, request)
-    architecture = architectures.find(config, source.label)
-    skip = architecture.beyond(request.first_n_layers)
-    checkpoint = open_checkpoint(source, config, skip, request.io)
-    if method is not None:
-        settings = settings_of(config["quantization_config"], f"the quantization_config of {source.label}")
-        plain = {name: value for name, value in config.items() if name != "quantization_config"}
-        weights = with_packed_matrices(checkpoint.weights, settings, source.label)
-        checkpoint = replace(checkpoint, config=plain, weights=weights)
-    if adapter is not None:
-        merged = merge_adapter(checkpoint.weights, adapter, architecture.prefix, architecture.is_transposed)
-        files = (*checkpoint.files, *adapter.files)
-        checkpoint = replace(checkpoint, weights=merged, label=f"{checkpoint.label} with {adapter.label}", files=files)
-    return checkpoint, architecture
-
-
-def _open_live(hf_model: nn.Module, label: str | None, request: Request) -> tuple[Checkpoint, Architecture]:
-    checkpoint = from_live_model(hf_model, label)
-    architecture = architectures.find(checkpoint.config, checkpoint.label)
-    skip = architecture.beyond(request.first_n_layers)
-    kept = checkpoint.weights.without(key for key in checkpoint.weights if skip(key))
-    return replace(checkpoint, weights=kept), architecture
 
 
 def _config(

@@ -49,6 +49,8 @@ class LoadReport:
             put there ("to be kept" in a plan), "not kept" where they were not; empty where that was not asked for.
         processed_cache_file: The file of the cache, where there is one.
         processed_cache_reason: Why weights were not kept, or were made again.
+        adapters: Names of the adapters in files that were merged.
+        merged: Tensors of the checkpoint that adapters, in files or live, have changed, each with how.
         versions: Of torch, transformers (if imported) and transformer_lens.
     """
 
@@ -86,6 +88,8 @@ class LoadReport:
     bytes_packed: int = 0
     dequantized: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
+    adapters: tuple[str, ...] = ()
+    merged: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the facts as plain values."""
@@ -99,7 +103,7 @@ class LoadReport:
     def from_json(cls, text: str) -> LoadReport:
         """Reads what `to_json` wrote."""
         values = json.loads(text)
-        for name in ("steps", "read", "zero_filled", "savings", "packed"):
+        for name in ("steps", "read", "zero_filled", "savings", "packed", "adapters"):
             values[name] = tuple(values[name])
         for name in ("skipped", "tied"):
             values[name] = tuple((first, second) for first, second in values[name])
@@ -135,6 +139,9 @@ class LoadReport:
             lines.append(f"  not read: {', '.join(collapse(self.dropped))}")
         if self.packed:
             lines.append(f"  packed: {self.quantization}: {gib(self.bytes_packed)} in {len(self.packed)} matrices")
+        for what in dict.fromkeys(self.merged.values()):
+            names = [name for name, how in self.merged.items() if how == what]
+            lines.append(f"  merged: {', '.join(collapse(names))}: {what}")
         for reason in dict.fromkeys(self.dequantized.values()):
             names = [name for name, why in self.dequantized.items() if why == reason]
             lines.append(f"  dequantized: {', '.join(collapse(names))}: {reason}")

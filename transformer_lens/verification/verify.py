@@ -24,6 +24,7 @@ def verify(
     model_or_path: HookedTransformer | str | Path,
     *,
     hf_model: nn.Module | None = None,
+    adapter: str | Path | None = None,
     tokens: Tensor | None = None,
     show: bool = True,
 ) -> Verification:
@@ -42,7 +43,9 @@ def verify(
     Args:
         model_or_path: A model that ``from_pretrained`` made, or what it takes: a folder, a GGUF file, a hub id, an
             alias.
-        hf_model: The transformers model; None builds it from where ours came from.
+        hf_model: The transformers model, or a ``PeftModel``; None builds it from where ours came from.
+        adapter: A LoRA adapter that is merged into the checkpoint of a path, as ``from_pretrained`` takes it. A model
+            says itself which it was loaded with. Where no `hf_model` is given our merge is on both sides.
         tokens: [batch, pos]; None takes 48 that are spread over the vocabulary.
         show: Whether the table is printed.
 
@@ -53,11 +56,11 @@ def verify(
         LoadingError: A model is given that does not say where it came from, without `hf_model`.
     """
     notes: list[str] = []
-    prepared = _prepared(model_or_path, hf_model, notes)
+    prepared = _prepared(model_or_path, hf_model, adapter, notes)
     if isinstance(model_or_path, HookedTransformer):
         ours = Streamed(model_or_path)
     elif prepared is None:
-        ours = Streamed(HookedTransformer.from_pretrained_no_processing(model_or_path, device="cpu"))
+        ours = Streamed(HookedTransformer.from_pretrained_no_processing(model_or_path, device="cpu", adapter=adapter))
     else:
         ours = _streamed_ours(prepared)
     model = ours.model
@@ -66,6 +69,8 @@ def verify(
     if tokens is None:
         tokens = (torch.arange(48) * 7919 % model.cfg.d_vocab).reshape(2, 24)
     label = model.cfg.model_name if model.load_report is None else model.load_report.label
+    if model.load_report is not None and model.load_report.adapters:
+        label += f" with {' and '.join(model.load_report.adapters)}"
     result = Verification(label, tuple(compare(model, ours, theirs, tokens)), tuple(notes))
     if show:
         print(result)
@@ -73,25 +78,38 @@ def verify(
 
 
 def _prepared(
-    given: HookedTransformer | str | Path, hf_model: nn.Module | None, notes: list[str]
+    given: HookedTransformer | str | Path, hf_model: nn.Module | None, adapter: str | Path | None, notes: list[str]
 ) -> loading.Prepared | None:
     """Returns the load that gives the weights of both sides, or of transformers'; None where it is not needed."""
     name, revision, first_n_layers = str(given), None, None
     if isinstance(given, HookedTransformer):
+        if adapter is not None:
+            raise ValueError("adapter= belongs to a path; a model says itself which adapter it was loaded with.")
         if hf_model is not None:
             return None
         report = given.load_report
         if report is None or report.source not in ("folder", "hub", "gguf"):
             raise LoadingError("The model does not say where it came from: give the transformers model as hf_model=.")
         name, revision, first_n_layers = report.label, report.revision, given.cfg.n_layers
+        adapter = report.adapters[0] if report.adapters else None
     request = loading.Request(
-        model_name=name, revision=revision, first_n_layers=first_n_layers, flags=loading.Flags.none(), device="cpu"
+        model_name=name,
+        revision=revision,
+        first_n_layers=first_n_layers,
+        flags=loading.Flags.none(),
+        device="cpu",
+        adapter=None if adapter is None else str(adapter),
     )
     try:
-        return loading.prepare(request)
+        prepared = loading.prepare(request)
     except QuantizedTensorError:
         notes.append("the checkpoint's weights are packed, so each side was loaded as a whole")
         return None
+    if prepared.checkpoint.adapters and hf_model is None:
+        notes.append(
+            "the adapter was merged by us on both sides; hf_model= a PeftModel compares with peft's own numbers"
+        )
+    return prepared
 
 
 def _streamed_ours(prepared: loading.Prepared) -> Streamed:
@@ -117,5 +135,10 @@ def _theirs(
         except NotStreamedError as reason:
             notes.append(f"transformers' model was loaded as a whole: {reason}")
     report = model.load_report
+    if report is not None and report.adapters:
+        raise LoadingError(
+            f"{report.label} with {' and '.join(report.adapters)} cannot be had in parts ({'; '.join(notes)}), and "
+            "transformers alone does not know the adapter.\n  Give the model of peft: verify(..., hf_model=PeftModel)."
+        )
     name = report.label if isinstance(given, HookedTransformer) and report is not None else str(given)
     return Streamed(load_live(name, torch.float32, None if report is None else report.revision))

@@ -50,11 +50,13 @@ FULL = LoadReport(
     bytes_packed=1 << 21,
     dequantized={"blocks.0.attn.W_K": "its rows end inside blocks"},
     links={"config.json": "/store/1"},
+    adapters=("org/adapter",),
+    merged={"h.0.a": "LoRA of rank 4, scale 1.5, of org/adapter", "h.1.a": "LoRA of rank 4, scale 1.5, of org/adapter"},
 )
 BARE = dataclasses.replace(
     FULL, revision=None, bytes_per_device={"cpu": 1}, io="", memory="", steps=(), skipped=(), read=(),
     zero_filled=(), tied=(), dropped={}, savings=(), links={},
-    quantization="", packed=(), bytes_packed=0, dequantized={},
+    quantization="", packed=(), bytes_packed=0, dequantized={}, adapters=(), merged={},
     processed_cache="", processed_cache_file="", processed_cache_reason="",
 )  # fmt: skip
 
@@ -92,6 +94,7 @@ def test_printed():
         "tied: unembed.W_U is embed.W_E", "zero-filled: blocks.{0…1}.attn.b_Q", "not read: h.0.bias",
         "link: config.json is /store/1", "packed: nf4, products in bfloat16: 2.0 MiB in 1 matrices",
         "dequantized: blocks.0.attn.W_K: its rows end inside blocks",
+        "merged: h.{0…1}.a: LoRA of rank 4, scale 1.5, of org/adapter",
         "processed weights kept: /cache/key.safetensors, made again: it was stale",
         "could save: 2.5 GiB because float32: dtype='auto' would map the file",
     ):  # fmt: skip

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import torch
+
 from transformer_lens.loading.checkpoint import bin_file, safetensors
 from transformer_lens.loading.checkpoint.io import IOChoice, choose_io
 from transformer_lens.loading.errors import CorruptCheckpointError
@@ -26,6 +28,19 @@ _FORMATS = (
 
 
 @dataclass(frozen=True)
+class Merge:
+    """What adapters have done to one tensor of a checkpoint.
+
+    Attributes:
+        what: In words.
+        dtype: That the tensor had before.
+    """
+
+    what: str
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """What a load starts from.
 
@@ -39,6 +54,8 @@ class Checkpoint:
         remote: Files that are not here, of which the headers are known: no promise of theirs can be kept.
         links: Files that are links out of their folder, each with the path that it leads to.
         files: Every file that the weights depend on, but for config.json; none for a live model.
+        adapters: Names of the adapters in files that are merged.
+        merged: What adapters, in files or live, have done to which tensors.
     """
 
     label: str
@@ -50,6 +67,13 @@ class Checkpoint:
     remote: tuple[str, ...] = ()
     links: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    adapters: tuple[str, ...] = ()
+    merged: Mapping[str, Merge] = field(default_factory=dict)
+
+    def dtype_of(self, promise: LazyTensor) -> torch.dtype:
+        """Returns the dtype in which the base has a tensor: what an adapter has changed is wider until it is cast."""
+        merge = self.merged.get(promise.origin.key)
+        return promise.dtype if merge is None else merge.dtype
 
 
 def read_config_json(source: Source) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from transformer_lens.loading.checkpoint.adapter import is_peft_layer, merged_live_layers
-from transformer_lens.loading.checkpoint.checkpoint import Checkpoint
+from transformer_lens.loading.checkpoint.checkpoint import Checkpoint, Merge
+from transformer_lens.loading.checkpoint.live_adapter import has_adapters, tensors_of_live, without_wrapper
 from transformer_lens.loading.errors import LoadingError, QuantizedTensorError
 from transformer_lens.loading.quantization.bitsandbytes import is_woven, packed_type, packing_of
 from transformer_lens.loading.quantization.methods import UNDONE_BY_TRANSFORMERS
@@ -34,15 +34,14 @@ def from_live_model(hf_model: nn.Module, label: str | None = None) -> Checkpoint
 
     Raises:
         QuantizedTensorError: Its weights are packed.
+        UnhandledConfigError: It has adapters that compute what weights cannot hold.
         LoadingError: Some of its weights are not in memory (offloaded, or on the meta device).
     """
     from transformers import PreTrainedModel
 
     name = label or type(hf_model).__name__
-    merged: dict[str, LazyTensor] = {}
-    if any(is_peft_layer(module) for module in hf_model.modules()):
-        hf_model = _without_wrapper(hf_model)
-        merged = merged_live_layers(hf_model, name)
+    if has_adapters(hf_model):
+        hf_model = without_wrapper(hf_model, name)
     if not isinstance(hf_model, PreTrainedModel):
         raise LoadingError(
             f"hf_model= takes a model of transformers, not {type(hf_model).__module__}.{type(hf_model).__qualname__}.\n"
@@ -51,32 +50,17 @@ def from_live_model(hf_model: nn.Module, label: str | None = None) -> Checkpoint
     config: dict[str, Any] = {**hf_model.config.to_dict(), "architectures": [_base_class_name(hf_model)]}
     # How its weights are packed, the weights themselves say.
     config.pop("quantization_config", None)
-    owners = dict(hf_model.named_modules())
     weights: dict[str, LazyTensor] = {}
-    for key, tensor in hf_model.named_parameters(remove_duplicate=False):
-        if merged and _belongs_to_peft(key):
-            continue
-        key = key.replace(".base_layer.", ".")
-        if key in merged:
-            weights[key] = merged[key]
-            continue
-        weights[key] = _packed_matrix(key, tensor, owners, name) or _borrowed(key, tensor, name)
+    merged: dict[str, Merge] = {}
+    promise_of = lambda key, tensor, owner: _packed_matrix(key, tensor, owner, name) or _borrowed(key, tensor, name)
+    for seen in tensors_of_live(hf_model, promise_of, name):
+        weights[seen.key] = seen.tensor
+        if seen.what:
+            merged[seen.key] = Merge(seen.what, seen.dtype)
     for key, buffer in hf_model.named_buffers():
         if buffer.dtype in _PACKED_BUFFERS and buffer.ndim > 1:
             raise _packed(key, buffer, name)
-    return Checkpoint(name, "live model", None, config, Weights(weights))
-
-
-def _without_wrapper(hf_model: nn.Module) -> nn.Module:
-    """Returns the transformers model inside a ``PeftModel``, with its LoRA layers; any other model as it is."""
-    if type(hf_model).__module__.startswith("peft."):
-        base: nn.Module = hf_model.get_base_model()  # type: ignore[operator]
-        return base
-    return hf_model
-
-
-def _belongs_to_peft(key: str) -> bool:
-    return any(part.startswith("lora_") for part in key.split("."))
+    return Checkpoint(name, "live model", None, config, Weights(weights), merged=merged)
 
 
 def _base_class_name(hf_model: nn.Module) -> str:
@@ -87,12 +71,12 @@ def _base_class_name(hf_model: nn.Module) -> str:
     return type(hf_model).__name__
 
 
-def _packed_matrix(key: str, tensor: Tensor, owners: Mapping[str, nn.Module], label: str) -> LazyTensor | None:
+def _packed_matrix(key: str, tensor: Tensor, owner: nn.Module, label: str) -> LazyTensor | None:
     """Returns a promise of a packed matrix with its statistics; None for a tensor of numbers."""
     if packed_type(tensor) is None or tensor.device.type == "meta":
         return None
     try:
-        packing = packing_of(tensor, owners.get(key.rpartition(".")[0]))
+        packing = packing_of(tensor, owner)
     except QuantizedTensorError as fact:
         raise QuantizedTensorError(f"{key} of {label}: {fact.args[0]}") from None
     if packing is None:

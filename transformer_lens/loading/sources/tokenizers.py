@@ -23,6 +23,11 @@ _FILES = (
 )  # fmt: skip
 
 
+def has_tokenizer(source: Source) -> bool:
+    """Whether there is a tokenizer in a place."""
+    return any(source.find(name) is not None for name in _MARKERS)
+
+
 def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any | None:
     """Returns the tokenizer beside the weights, or None where there is none.
 
