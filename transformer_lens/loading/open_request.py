@@ -119,14 +119,16 @@ def _open_files(request: Request, source: Source) -> tuple[Checkpoint, Architect
         return checkpoint, architectures.find(checkpoint.config, checkpoint.label)
     config = read_config_json(source)
     method = method_of(config, source.label)
+    architecture = architectures.find(config, source.label)
+    skip = architecture.beyond(request.first_n_layers)
+    if method is not None and method in architecture.unpacks:
+        config = {name: value for name, value in config.items() if name != "quantization_config"}
+        return open_checkpoint(source, config, skip, request.io), architecture
     if method is not None and method != BITSANDBYTES:
         refuse(method, source.label, request.dequantize)
-        skip = architectures.find(config, source.label).beyond(request.first_n_layers)
         if method == FP8:
             refuse_cut_blocks(open_checkpoint(source, config, skip, request.io).weights, config, source.label)
         return _open_live(load_dequantized(source, method), source.label, request)
-    architecture = architectures.find(config, source.label)
-    skip = architecture.beyond(request.first_n_layers)
     checkpoint = open_checkpoint(source, config, skip, request.io)
     if method is not None:
         settings = settings_of(config["quantization_config"], f"the quantization_config of {source.label}")

@@ -112,6 +112,7 @@ GPT_OSS = Architecture(
     },
     dropped=llama_like.DROPPED,
     read_config=_read,
+    unpacks=frozenset(["mxfp4"]),
     ignored={
         "router_aux_loss_coef": "of the loss in training",
         "output_router_logits": "what transformers returns",

@@ -33,6 +33,7 @@ class Architecture:
         said_by: Where the config stands, for messages.
         text_config: The field that holds the decoder's own config, in a model of several parts; None in any other.
         beside_text: Fields beside that one that change nothing of the decoder, each with the reason.
+        unpacks: Methods of quantization whose packed tensors the table itself turns into numbers.
         dropped_parts: What the keys of other parts start with, each with the reason.
     """
 
@@ -54,6 +55,7 @@ class Architecture:
     text_config: str | None = None
     beside_text: Mapping[str, str] = field(default_factory=dict)
     dropped_parts: Mapping[str, str] = field(default_factory=dict)
+    unpacks: frozenset[str] = frozenset()
 
     @property
     def prefixes(self) -> tuple[str, ...]:
