@@ -173,6 +173,10 @@ class Weights(Mapping[str, LazyTensor]):
     def __getitem__(self, name: str) -> LazyTensor:
         return self._items[name]
 
+    def __contains__(self, name: object) -> bool:
+        # Mapping's own asks for the item and catches the exception: slow for the thousands of names of a mixture.
+        return name in self._items
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._items)
 

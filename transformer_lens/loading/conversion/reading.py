@@ -77,6 +77,7 @@ class Reader:
         self._sizes = axis_sizes(cfg)
         self._prefix = self._find_prefix()
         self._dtype = file[self._prefix + architecture.anchor].dtype
+        self._views: dict[tuple[Any, ...], View] = {}
         self.used: dict[str, str] = {}
         self.zero_filled: list[str] = []
         self.tied: list[tuple[str, str]] = []
@@ -228,10 +229,15 @@ class Reader:
         return self._seen(recipe, key, as_in_file(source, transposed), wanted)
 
     def _view(self, recipe: Take, wanted: Wanted) -> View:
-        known = {**{name: value for name, value in self._config.items() if isinstance(value, int)}, **self._sizes}
-        sizes = {**self._sizes, **{axis: evaluate(size, known) for axis, size in recipe.sizes.items()}}
         pick = {axis: wanted.fill(one) if isinstance(one, str) else one for axis, one in recipe.pick.items()}
-        return make_view(recipe.layout, wanted.axes, sizes, pick, recipe.merge)
+        # Layers and experts alike have the same view: it depends on what was picked and not on whose it is.
+        same = (id(recipe), wanted.axes, tuple(pick.items()))
+        if same not in self._views:
+            numbers = {name: value for name, value in self._config.items() if isinstance(value, int)}
+            known = {**numbers, **self._sizes}
+            sizes = {**self._sizes, **{axis: evaluate(size, known) for axis, size in recipe.sizes.items()}}
+            self._views[same] = make_view(recipe.layout, wanted.axes, sizes, pick, recipe.merge)
+        return self._views[same]
 
     def _mismatch(self, source: LazyTensor, key: str, name: str, layout: str, expected: tuple[int, ...]) -> str:
         where = f"   in {source.origin.container}" if source.origin.container else ""
