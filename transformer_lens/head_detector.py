@@ -1,6 +1,7 @@
 """Attention heads of a known kind, found by what they attend to."""
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
@@ -36,8 +37,8 @@ __all__ = [
 HeadName = Literal["previous_token_head", "duplicate_token_head", "induction_head"]
 HEAD_NAMES: tuple[HeadName, ...] = ("previous_token_head", "duplicate_token_head", "induction_head")
 ErrorMeasure = Literal["abs", "mul"]
-LayerHeadTuple = tuple[int, int]
-LayerToHead = dict[int, list[int]]
+LayerHeadTuple = tuple[SupportsIndex, SupportsIndex]
+LayerToHead = Mapping[Any, Sequence[SupportsIndex]]
 
 INVALID_HEAD_NAME_ERR = f"detection_pattern must be a tensor or one of {', '.join(HEAD_NAMES)}; it is %s"
 SEQ_LEN_ERR = "The sequence must have two tokens or more, and fit into the model's context."
@@ -51,7 +52,7 @@ def detect_head(
     model: HookedTransformer,
     seq: str | list[str],
     detection_pattern: Tensor | HeadName,
-    heads: list[LayerHeadTuple] | LayerToHead | None = None,
+    heads: Sequence[LayerHeadTuple] | LayerToHead | None = None,
     cache: ActivationCache | None = None,
     *,
     exclude_bos: bool = False,
@@ -133,13 +134,13 @@ def _pattern_of(detection_pattern: Tensor | str, tokens: Tensor) -> Tensor:
     return makers[detection_pattern](tokens.cpu())
 
 
-def _chosen(heads: list[LayerHeadTuple] | LayerToHead | None, n_layers: int, n_heads: int) -> LayerToHead:
+def _chosen(heads: Sequence[LayerHeadTuple] | LayerToHead | None, n_layers: int, n_heads: int) -> dict[int, list[int]]:
     if heads is None:
         return {layer: list(range(n_heads)) for layer in range(n_layers)}
     pairs = heads
-    if isinstance(heads, dict):
+    if isinstance(heads, Mapping):
         pairs = [(layer, head) for layer, of_layer in heads.items() for head in of_layer]
-    by_layer: LayerToHead = {}
+    by_layer: dict[int, list[int]] = {}
     for layer, head in pairs:
         by_layer.setdefault(as_layer(layer, n_layers), []).append(as_index(head, "head"))
     return by_layer

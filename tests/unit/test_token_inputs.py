@@ -2,7 +2,6 @@
 
 import copy
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -86,7 +85,7 @@ def test_the_model_takes_tokens_wherever_it_takes_tokens():
     for form in (row, [row], np.array(row), np.array([row])):
         assert torch.equal(model(form), model(whole))
         assert torch.equal(model.input_to_embed(form)[0], model.input_to_embed(whole)[0])
-        assert torch.equal(model.run_with_cache(form)[0], model(whole))
+        torch.testing.assert_close(model.run_with_cache(form)[0], model(whole))
         quiet = {"max_new_tokens": 2, "do_sample": False, "verbose": False}
         assert torch.equal(model.generate(form, **quiet), model.generate(whole, **quiet))
         assert model.get_token_position(5, form) == 1
@@ -252,19 +251,6 @@ def test_an_eos_token_id_is_tokens_or_refused(said):
     else:
         with pytest.raises(CorruptCheckpointError, match="^it is"):
             read_stop_tokens(said, "it")
-
-
-def test_long_texts_are_concatenated_without_a_warning(caplog, monkeypatch):
-    from datasets import Dataset
-
-    tokenizer = make_tokenizer(model_max_length=5)
-    for name in [name for name in logging.root.manager.loggerDict if name.startswith("transformers")]:
-        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
-    dataset = Dataset.from_dict({"text": ["a b c d e f g h i j k l"]})
-    rows = utils.tokenize_and_concatenate(dataset, tokenizer, max_length=4, num_proc=None)
-    assert rows["tokens"][0].tolist() == [1, 4, 5, 6]
-    make_model(tokenizer=tokenizer).to_tokens("a b c d e f g h", truncate=False)
-    assert "longer than" not in caplog.text
 
 
 # --- layers

@@ -130,7 +130,7 @@ def stopping(
     own = None if tokenizer is None else tokenizer.eos_token_id
     if eos_token_id is None:
         ends = [*([] if own is None else [own]), *stop_tokens]
-    elif isinstance(eos_token_id, (Sequence, np.ndarray)) or (isinstance(eos_token_id, Tensor) and eos_token_id.ndim):
+    elif isinstance(eos_token_id, Sequence) or (isinstance(eos_token_id, (Tensor, np.ndarray)) and eos_token_id.ndim):
         ends = [as_index(token, "a token of eos_token_id") for token in eos_token_id]
     else:
         ends = [as_index(eos_token_id, "eos_token_id")]

@@ -1,6 +1,7 @@
 """Sampling, initialization, devices, tokens and datasets."""
 
 import copy
+import logging
 import math
 from types import SimpleNamespace
 
@@ -282,3 +283,18 @@ def test_a_prompts_answers_are_ranked(capsys):
     assert "Top 0th token. Logit:  5.00 Prob: 85.09% Token: |c|" in out
     utilities.test_prompt("ab", ["c", "x"], Model(), print_details=False)
     assert capsys.readouterr().out == "Ranks of the answer tokens: [[('c', 0), ('x', 1)]]\n"
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_texts_longer_than_the_tokenizers_maximum_are_no_matter(streaming, caplog, monkeypatch):
+    words = tokenizer()
+    words.model_max_length = 3
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("transformers")]:
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+    texts = Texts({"text": ["a b c a b c"], "other": [1]})
+    rows = utilities.tokenize_and_concatenate(texts, words, max_length=4, streaming=streaming)
+    assert rows.columns["tokens"].tolist() == [[BOS, 3, 4, 5], [BOS, 3, 4, 5]]
+    assert "longer than" not in caplog.text
+    # What it would have said.
+    words(["a b c a b c"], add_special_tokens=False)
+    assert "longer than" in caplog.text
