@@ -300,7 +300,7 @@ def test_tensors_that_the_config_does_not_speak_of_are_refused(case, folders, tm
     name = next(name for name in tensors if "lora_A" in name and ".1." in name)
     module = name.removesuffix(".lora_A.weight")
     base = load_file(folders / "base" / "model.safetensors")
-    whole = next(key for key in base if key.endswith("norm.weight") or key.endswith("ln_f.weight"))
+    whole = next(key for key in base if key.endswith(("norm.weight", "ln_f.weight")))
     more = {
         "a stranger": {"x": torch.ones(1)},
         "twice": {name.removeprefix("base_model.model."): tensors[name].clone()},

@@ -32,15 +32,11 @@ OWNERS = {
     "bitsandbytes": ("loading/quantization/bitsandbytes.py",),
     "gguf": ("loading/checkpoint/gguf.py",),
     "huggingface_hub": ("loading/sources/hub.py",),
-    "peft": ("loading/checkpoint/adapter.py",),
+    "peft": (),  # adapters are merged by ourselves, live layers are read as they are
     "rich": ("cli/",),
     "platformdirs": ("loading/memory/processed/folder.py",),
     "safetensors": ("loading/checkpoint/safetensors.py",),
-    "transformers": (
-        "loading/sources/tokenizers.py",
-        "loading/checkpoint/live_model.py",
-        "loading/checkpoint/adapter.py",
-    ),
+    "transformers": ("loading/sources/tokenizers.py", "loading/checkpoint/live_model.py"),
     "typer": ("cli/",),
 }
 # Imported inside functions, wherever they are needed, and never by `import transformer_lens`.

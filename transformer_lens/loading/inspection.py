@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from transformer_lens.loading.checkpoint import open_checkpoint, read_config_json
-from transformer_lens.loading.checkpoint.adapter import adapter_config_of, is_adapter, tensors_of
+from transformer_lens.loading.checkpoint.adapter import Holds, adapter_config_of, adapters_in, tensors_of
 from transformer_lens.loading.checkpoint.gguf import tensors_of_gguf
 from transformer_lens.loading.conversion.convert import collapse
 from transformer_lens.loading.errors import LoadingError
@@ -97,7 +97,7 @@ def inspect_checkpoint(request: Request) -> Inspection:
     """
     request = replace(request, fetch="none")
     source = source_of(request)
-    if not isinstance(source, GGUFSource) and is_adapter(source) and request.adapter is None:
+    if not isinstance(source, GGUFSource) and request.adapter is None and adapters_in(source) is Holds.ADAPTER:
         return _of_adapter(source)
     try:
         return _of_prepared(prepare(request))

@@ -15,7 +15,7 @@ from transformer_lens.loading.checkpoint import (
     open_gguf,
     read_config_json,
 )
-from transformer_lens.loading.checkpoint.adapter import Adapter, has_adapter_beside_model, is_adapter, open_adapter
+from transformer_lens.loading.checkpoint.adapter import Adapter, Holds, adapters_in, open_adapter
 from transformer_lens.loading.checkpoint.live_model import load_dequantized
 from transformer_lens.loading.checkpoint.merge import with_adapter
 from transformer_lens.loading.conversion import Architecture
@@ -87,8 +87,9 @@ def _base_of(request: Request, source: Source | None) -> tuple[Source | None, Ad
     adapter = None if given is None else open_adapter(given, "map")
     if request.hf_model is not None or source is None or isinstance(source, GGUFSource):
         return source, adapter, given
-    if not is_adapter(source):
-        if has_adapter_beside_model(source):
+    holds = adapters_in(source)
+    if holds is not Holds.ADAPTER:
+        if holds is Holds.BOTH and adapter is None:
             warnings.warn(
                 f"{source.label} holds an adapter (adapter_config.json) beside a whole model. The model is loaded and "
                 "the adapter is not merged: give it with adapter=, if it is meant.",
@@ -104,7 +105,7 @@ def _base_of(request: Request, source: Source | None) -> tuple[Source | None, Ad
     if adapter.base is None:
         raise LoadingError(f"{source.label} is an adapter that does not name its base: load the base with adapter=.")
     base = resolved(request, adapter.base, adapter.config.base_revision)
-    if not isinstance(base, GGUFSource) and is_adapter(base):
+    if not isinstance(base, GGUFSource) and adapters_in(base) is Holds.ADAPTER:
         raise LoadingError(
             f"{source.label} is an adapter for {adapter.base}, which is an adapter itself.\n"
             "  Merge that into its base first (peft's merge_and_unload), and give the result with adapter=."

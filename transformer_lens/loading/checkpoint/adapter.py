@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +53,22 @@ class Adapter:
         return self.config.base
 
 
-def is_adapter(source: Source) -> bool:
-    """Whether a source holds an adapter and no weights of a whole model."""
+class Holds(Enum):
+    """What a source holds of adapters."""
+
+    NOTHING = "no adapter"
+    ADAPTER = "an adapter, and no weights of a whole model"
+    BOTH = "an adapter beside a whole model"
+
+
+def adapters_in(source: Source) -> Holds:
+    """Returns what a source holds of adapters; asks for a single file where there is none."""
     if source.find("adapter_config.json") is None:
-        return False
-    return source.find("config.json") is None or not _has_model(source)
-
-
-def has_adapter_beside_model(source: Source) -> bool:
-    """Whether a source holds an adapter with its weights beside a whole model."""
-    if source.find("adapter_config.json") is None or source.find("config.json") is None:
-        return False
-    return any(source.find(name) is not None for name in _WEIGHTS)
+        return Holds.NOTHING
+    if source.find("config.json") is None or not _has_model(source):
+        return Holds.ADAPTER
+    # A config alone is left behind by tools that merge; what it spoke of is gone.
+    return Holds.BOTH if any(source.find(name) is not None for name in _WEIGHTS) else Holds.NOTHING
 
 
 def _has_model(source: Source) -> bool:
