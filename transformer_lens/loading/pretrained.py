@@ -28,6 +28,7 @@ from transformer_lens.loading.conversion import Architecture, Converted, convert
 from transformer_lens.loading.errors import CorruptCheckpointError, LoadingError
 from transformer_lens.loading.loaders.choose import Choice
 from transformer_lens.loading.memory import processed
+from transformer_lens.loading.memory.ambient import plain_torch
 from transformer_lens.loading.memory.arithmetic import held_as
 from transformer_lens.loading.memory.fresh import give_back
 from transformer_lens.loading.memory.pages import PAGES
@@ -96,20 +97,21 @@ class Prepared:
 
     def load_into(self, module: nn.Module) -> LoadReport:
         """Keeps every promise, places the results in a module, and reports."""
-        loaders.warn_of_fallback(self.choice)
-        if self.cached.outcome == processed.TAKEN:
-            try:
-                with timed(self.seconds, "check"):
-                    self.cached.check()
-                self._keep_promises(module)
-            except (processed.BrokenEntry, CorruptCheckpointError, OSError) as problem:
-                return self._without_entry(problem).load_into(module)
-            return self.report()
-        self._keep_promises(module)
-        kept = self.cached.keep(module)
-        if kept.outcome:
-            self.seconds["keep"] = kept.seconds
-        return replace(self, cached=kept).report()
+        with plain_torch():
+            loaders.warn_of_fallback(self.choice)
+            if self.cached.outcome == processed.TAKEN:
+                try:
+                    with timed(self.seconds, "check"):
+                        self.cached.check()
+                    self._keep_promises(module)
+                except (processed.BrokenEntry, CorruptCheckpointError, OSError) as problem:
+                    return self._without_entry(problem).load_into(module)
+                return self.report()
+            self._keep_promises(module)
+            kept = self.cached.keep(module)
+            if kept.outcome:
+                self.seconds["keep"] = kept.seconds
+            return replace(self, cached=kept).report()
 
     def _without_entry(self, problem: Exception) -> Prepared:
         """Returns the load as it is without the cache, whose entry turned out to be broken or gone."""
@@ -187,12 +189,13 @@ def prepare(request: Request) -> Prepared:
     Raises:
         LoadingError: Of the kind that ``docs/errors.md`` lists.
     """
-    loaders.choose(request.load_mode, loaders.can_assign())
-    seconds: dict[str, float] = {}
-    with timed(seconds, "open"):
-        source, step = _source(request)
-        checkpoint, architecture = _open(request, source)
-    return _decided(request, source, step, checkpoint, architecture, seconds)
+    with plain_torch():
+        loaders.choose(request.load_mode, loaders.can_assign())
+        seconds: dict[str, float] = {}
+        with timed(seconds, "open"):
+            source, step = _source(request)
+            checkpoint, architecture = _open(request, source)
+        return _decided(request, source, step, checkpoint, architecture, seconds)
 
 
 def _decided(

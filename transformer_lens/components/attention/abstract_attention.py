@@ -65,7 +65,7 @@ class AbstractAttention(MatrixOwner, ABC):
             self.q_norm = RMSNorm(cfg, length=cfg.d_head)
             self.k_norm = RMSNorm(cfg, length=cfg.d_head)
         self.register_buffer("mask", torch.zeros(0, 0, dtype=torch.bool), persistent=False)
-        self.register_buffer("IGNORE", torch.tensor(-torch.inf), persistent=False)
+        self.register_buffer("IGNORE", torch.tensor(-torch.inf, dtype=torch.float32), persistent=False)
         self.hook_k = HookPoint()
         self.hook_q = HookPoint()
         self.hook_v = HookPoint()

@@ -115,10 +115,9 @@ def _four_bit(
             scales = scales.t().reshape(-1).float()
         found = None
         if nested:
-            found = NestedScales(
-                weights[names["nested_absmax"]].make(), weights[names["nested_quant_map"]].make(),
-                int(state["nested_blocksize"]), torch.tensor(float(state["nested_offset"])), dtypes[1],
-            )  # fmt: skip
+            own, table = weights[names["nested_absmax"]].make(), weights[names["nested_quant_map"]].make()
+            offset = torch.tensor(float(state["nested_offset"]), dtype=torch.float32)
+            found = NestedScales(own, table, int(state["nested_blocksize"]), offset, dtypes[1])
         return Packed4bit(
             shape, data.make(), scales if nested else scales.float(), code.make(), blocksize, kind, dtypes[0], found
         )
