@@ -25,7 +25,7 @@ from transformer_lens.loading.checkpoint import (
 from transformer_lens.loading.checkpoint.adapter import is_adapter, merge_adapter, open_adapter
 from transformer_lens.loading.checkpoint.live_model import load_dequantized
 from transformer_lens.loading.conversion import Architecture, Converted, convert, read_config
-from transformer_lens.loading.errors import CorruptCheckpointError, LoadingError
+from transformer_lens.loading.errors import LoadingError
 from transformer_lens.loading.loaders.choose import Choice
 from transformer_lens.loading.memory import processed
 from transformer_lens.loading.memory.ambient import plain_torch
@@ -104,7 +104,8 @@ class Prepared:
                     with timed(self.seconds, "check"):
                         self.cached.check()
                     self._keep_promises(module)
-                except (processed.BrokenEntry, CorruptCheckpointError, OSError) as problem:
+                except Exception as problem:
+                    # Whatever is wrong with the entry: what is wrong with the load is raised again without it.
                     return self._without_entry(problem).load_into(module)
                 return self.report()
             self._keep_promises(module)
