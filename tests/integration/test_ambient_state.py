@@ -1,6 +1,5 @@
 """A load's numbers depend on its arguments alone, and a load leaves torch as it was."""
 
-import threading
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -8,9 +7,6 @@ import torch
 
 from tests.tiny_models import VARIANTS, make_model
 from transformer_lens import HookedTransformer
-from transformer_lens.loading.memory import processed
-from transformer_lens.loading.memory.ambient import plain_torch
-from transformer_lens.loading.memory.threads import one_thread_each
 
 FLAGS = {
     "as it is": dict.fromkeys(

@@ -20,7 +20,11 @@ MATRICES: Mapping[str, str] = {
 }  # fmt: skip
 # Norms of what a branch writes. They are never folded: their weight cannot pass the sum of the residual stream.
 OUTPUT_NORMS: tuple[str, ...] = ("ln1_post", "ln2_post")
-# What writes to the residual stream.
+# The norm of the embedding, where there is one. It is always a LayerNorm, and what it reads is W_E alone.
+EMBEDDING_NORM = "embed.ln"
+# Norms of each head's queries and keys.
+QUERY_KEY_NORMS: tuple[str, ...] = ("attn.q_norm", "attn.k_norm")
+# What writes to the residual stream. Behind the embedding's norm W_E does not: what it is read by takes its mean away.
 WRITERS: tuple[str, ...] = (
     "embed.W_E", "pos_embed.W_pos", "attn.W_O", "attn.b_O", "mlp.W_out", "mlp.b_out",
 )  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.convert import collapse
-from transformer_lens.loading.conversion.schema import OUTPUT_NORMS, READERS, WRITERS
+from transformer_lens.loading.conversion.schema import EMBEDDING_NORM, OUTPUT_NORMS, QUERY_KEY_NORMS, READERS, WRITERS
 from transformer_lens.loading.errors import QuantizedTensorError
 from transformer_lens.loading.processing.center_unembed import center_unembed
 from transformer_lens.loading.processing.center_writing_weights import center_writing_weights
@@ -27,6 +27,11 @@ _NEEDS: Mapping[str, frozenset[str]] = {
     "refactor_query_key": frozenset(["attn.W_Q", "attn.W_K"]),
     "refactor_value_output": frozenset(["attn.W_V", "attn.W_O"]),
 }
+
+_WHY_NOT_CENTER_EMBEDDING_NORM = (
+    "its output has a mean that differs by token, which no constant takes away, and no reader sees; "
+    "W_E before it is centred"
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,9 @@ def plan(flags: Flags, cfg: HookedTransformerConfig, packed: Collection[str] = (
     decide("refactor_query_key", refactor, _why_not_refactor_query_key(cfg))
     decide("refactor_value_output", refactor, _why_not_refactor_value_output(cfg, "fold_value_biases" in steps))
     folds = "fold_ln" in steps
-    kept = _norms_that_write(cfg) if folds else ()
+    kept = _norms_that_stay(cfg) if folds else ()
+    if "center_writing_weights" in steps and cfg.post_embedding_ln:
+        kept += (("center_writing_weights of embed.ln", _WHY_NOT_CENTER_EMBEDDING_NORM),)
     return Plan(tuple(steps), tuple(skipped), _norms_before_readers(cfg) if folds else (), kept)
 
 
@@ -112,13 +119,15 @@ def _norms_before_readers(cfg: HookedTransformerConfig) -> tuple[str, ...]:
     return ("ln1", "ln_final") if cfg.attn_only else ("ln1", "ln2", "ln_final")
 
 
-def _norms_that_write(cfg: HookedTransformerConfig) -> tuple[tuple[str, str], ...]:
-    if not cfg.use_normalization_before_and_after:
-        return ()
-    norms = OUTPUT_NORMS[:1] if cfg.attn_only else OUTPUT_NORMS
-    return tuple(
-        (f"fold_ln of {norm}", "it writes to the residual stream: nothing linear reads it alone") for norm in norms
-    )
+def _norms_that_stay(cfg: HookedTransformerConfig) -> tuple[tuple[str, str], ...]:
+    """Returns the norms that keep their weights where the others are folded, each with the reason."""
+    writing = [EMBEDDING_NORM] if cfg.post_embedding_ln else []
+    if cfg.use_normalization_before_and_after:
+        writing += OUTPUT_NORMS[:1] if cfg.attn_only else OUTPUT_NORMS
+    found = [(norm, "it writes to the residual stream: nothing linear reads it alone") for norm in writing]
+    if cfg.use_qk_norm:
+        found += [(norm, "queries and keys are not read by a matrix behind it") for norm in QUERY_KEY_NORMS]
+    return tuple((f"fold_ln of {norm}", why) for norm, why in found)
 
 
 def _why_not_fold_norms(cfg: HookedTransformerConfig) -> str | None:
