@@ -118,7 +118,7 @@ def cases():
     )
 
 
-@pytest.mark.parametrize(("variant", "ambient", "flags"), cases())
+@pytest.mark.parametrize(("variant", "ambient", "flags"), list(cases()))
 def test_a_load_gives_what_it_gives_in_a_new_process(folders, variant, ambient, flags):
     if flags == "4 bits":
         pytest.importorskip("bitsandbytes")
