@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.small_transformers import KINDS, make_model, make_tokens
+from transformer_lens.loading import Flags
+from transformer_lens.loading.processing import plan
 
 NAMES = (
     "fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases", "refactor_factored_attn_matrices",
@@ -116,3 +118,39 @@ def test_norms_of_what_a_branch_writes_keep_their_weights(kind):
     loaded = type(model).from_state_dict(from_raw.state_dict(), from_raw.cfg, fold_ln=True)
     torch.testing.assert_close(log_probs(loaded), before, rtol=1e-9, atol=1e-9)
     assert ("fold_ln of ln1_post" in dict(loaded.load_report.skipped)) and "fold_ln" in loaded.load_report.steps
+
+
+@EVERY_KIND
+def test_the_plan_names_every_norm_that_keeps_its_weights_and_every_mean_that_stays(kind):
+    model = make_model(kind, dtype=torch.float64)
+    decided = plan(Flags(**EVERY_FLAG), model.cfg)
+    said = dict((*decided.skipped, *decided.kept))
+    model.process_weights_(**EVERY_FLAG)
+    norms = {name.removesuffix(".w") for name, _ in model.named_parameters() if name.endswith(".w")}
+    for norm in norms:
+        stem = norm.split(".", 2)[-1] if norm.startswith("blocks.") else norm
+        assert "fold_ln" in said or f"fold_ln of {stem}" in said, norm
+    named = [name.removeprefix("fold_ln of ") for name in said if name.startswith("fold_ln of ")]
+    assert all(any(norm.endswith(stem) for norm in norms) for stem in named), named
+    _, cache = model.run_with_cache(make_tokens())
+    # What is added to the residual stream, and who writes it.
+    writers = {"hook_embed": "embed.ln", "hook_pos_embed": "pos_embed", "attn_out": "attn", "mlp_out": "mlp"}
+    for point, writer in writers.items():
+        for name in cache:
+            if name.rpartition(".")[2].removeprefix("hook_") == point.removeprefix("hook_"):
+                centred = cache[name].mean(-1).abs().max() < 1e-9
+                why = "center_writing_weights" in said or f"center_writing_weights of {writer}" in said
+                assert centred or why, (name, said)
+
+
+def test_an_embedding_behind_a_norm_is_centred_and_the_report_says_what_is_not():
+    model = make_model("alibi", dtype=torch.float64)
+    before = log_probs(model)
+    decided = plan(Flags(), model.cfg)
+    assert "center_writing_weights" in decided.steps
+    assert {"center_writing_weights of embed.ln", "fold_ln of embed.ln"} <= {name for name, _ in decided.kept}
+    model.process_weights_()
+    assert model.W_E.mean(-1).abs().max() < 1e-12
+    _, cache = model.run_with_cache(make_tokens())
+    assert cache["hook_embed"].mean(-1).abs().max() > 1e-3
+    torch.testing.assert_close(log_probs(model), before, rtol=1e-9, atol=1e-9)

@@ -5,6 +5,7 @@ from typing import TypeVar
 import torch
 
 from transformer_lens.hooked_transformer.parts import ModelParts
+from transformer_lens.hooked_transformer.rollback import rolled_back_on_error
 from transformer_lens.utilities import devices
 
 T = TypeVar("T", bound="PlacementMixin")
@@ -25,6 +26,9 @@ class PlacementMixin(ModelParts):
     def to(self: T, device_or_dtype: torch.device | str | torch.dtype, print_details: bool = True) -> T:  # type: ignore[override]
         """Moves or casts every parameter, and writes the new device or dtype to ``cfg``.
 
+        Where that fails, or an interrupt ends it, the model is as it was: old memory is kept until all of the new is
+        there.
+
         Args:
             device_or_dtype: A device, its name, or a dtype.
             print_details: Whether the move is printed.
@@ -32,7 +36,8 @@ class PlacementMixin(ModelParts):
         Returns:
             The model itself.
         """
-        devices.move_to_and_update_config(self, device_or_dtype, print_details)
+        with rolled_back_on_error(self, self.cfg):
+            devices.move_to_and_update_config(self, device_or_dtype, print_details)
         return self
 
     def cuda(self: T, device: int | str | torch.device | None = None) -> T:

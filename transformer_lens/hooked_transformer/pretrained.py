@@ -14,6 +14,7 @@ from transformer_lens import loading
 from transformer_lens.components.parameter import pending_parameter_device
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.hooked_transformer.arguments import checked_request, named, noting_what_is_named
+from transformer_lens.loading.memory.ambient import plain_thread
 
 T = TypeVar("T", bound="PretrainedMixin")
 
@@ -170,16 +171,17 @@ class PretrainedMixin:
     @classmethod
     def _of(cls: type[T], prepared: loading.Prepared, tokenizer: Any, default_padding_side: str | None) -> T:
         """Makes the model that a load was prepared for."""
-        if tokenizer is None:
-            tokenizer = prepared.load_tokenizer()
-        stop_tokens = prepared.stop_tokens()
-        with pending_parameter_device("meta"):
-            model = cls(  # type: ignore[call-arg]
-                prepared.cfg, tokenizer, move_to_device=False, default_padding_side=default_padding_side
-            )
-        model.stop_tokens = stop_tokens
-        model.load_report = prepared.load_into(model)  # type: ignore[arg-type]
-        model.cfg.load_in_4bit = any(kind in model.load_report.quantization for kind in ("nf4", "fp4"))
+        with plain_thread():
+            if tokenizer is None:
+                tokenizer = prepared.load_tokenizer()
+            stop_tokens = prepared.stop_tokens()
+            with pending_parameter_device("meta"):
+                model = cls(  # type: ignore[call-arg]
+                    prepared.cfg, tokenizer, move_to_device=False, default_padding_side=default_padding_side
+                )
+            model.stop_tokens = stop_tokens
+            model.load_report = prepared.load_into(model)  # type: ignore[arg-type]
+            model.cfg.load_in_4bit = any(kind in model.load_report.quantization for kind in ("nf4", "fp4"))
         return model
 
     @classmethod

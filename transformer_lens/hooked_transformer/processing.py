@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from transformer_lens import anatomy
 from transformer_lens.components.matrix_owner import MatrixOwner
 from transformer_lens.components.norms import folded
 from transformer_lens.hooked_transformer.parts import ModelParts
+from transformer_lens.hooked_transformer.rollback import rolled_back_on_error
 from transformer_lens.loading import Flags
 from transformer_lens.loading.compatibility import fill_missing_keys
 from transformer_lens.loading.conversion.convert import collapse
 from transformer_lens.loading.errors import QuantizedTensorError
 from transformer_lens.loading.loaders import replace_parameters
+from transformer_lens.loading.memory.ambient import plain_thread, plain_torch
+from transformer_lens.loading.memory.threads import one_thread_each
 from transformer_lens.loading.processing import (
     center_unembed,
     center_writing_weights,
@@ -34,8 +36,33 @@ class ProcessingMixin(ModelParts):
     """Changes weights and keeps the function.
 
     Old storage, which may be a file's or another model's, is never written to: results are new tensors in the model's
-    own ``Parameter`` objects.
+    own ``Parameter`` objects. An operation that raises, or that an interrupt ends, leaves the model as it was.
     """
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Loads a state dict, as ``nn.Module`` does, but whole or not at all.
+
+        The parameters stay the objects that they are and get new memory: their old one, which may be a file's or
+        another model's, is not written to, and is kept until everything is there.
+
+        Args:
+            state_dict: Left as it is.
+            strict: Whether the names must be those of the model.
+            assign: Whether the tensors themselves become the parameters (torch 2.1 and later).
+
+        Returns:
+            What ``nn.Module.load_state_dict`` returns: the names that are missing, and those that are unexpected.
+
+        Raises:
+            RuntimeError: Names or shapes do not fit.
+        """
+        with plain_thread(), rolled_back_on_error(self):
+            if assign:
+                return super().load_state_dict(state_dict, strict=strict, assign=True)
+            for name, tensor in (*self.named_parameters(), *self.named_buffers()):
+                if name in state_dict and type(tensor) in (nn.Parameter, Tensor):
+                    tensor.data = tensor.data.clone()
+            return super().load_state_dict(state_dict, strict=strict)
 
     def load_and_process_state_dict(
         self,
@@ -91,20 +118,20 @@ class ProcessingMixin(ModelParts):
                 "  Process while loading: from_pretrained(..., load_in_4bit=True) processes the model and packs it, "
                 "and dequantize=True loads packed weights as numbers."
             )
-        weights, cfg, _ = process(state_dict, self.cfg, flags)
-        parameters = dict(self.named_parameters())
-        ready: dict[str, Tensor] = {}
-        with torch.no_grad():
+        with plain_torch(), one_thread_each(), rolled_back_on_error(self, self.cfg):
+            weights, cfg, _ = process(state_dict, self.cfg, flags)
+            parameters = dict(self.named_parameters())
+            ready: dict[str, Tensor] = {}
             for name, promise in weights.items():
                 result = promise.make()
                 old = parameters[name]
                 if promise.held is not Held.FRESH and not shares:
                     result = result.clone()
                 ready[name] = result.to(old.device, old.dtype)
-        if anatomy.norm_state(cfg) != anatomy.norm_state(self.cfg):
-            anatomy.mark_norms_folded(self.cfg)
-            self._fold_norm_modules()
-        replace_parameters(self, ready)
+            if anatomy.norm_state(cfg) != anatomy.norm_state(self.cfg):
+                anatomy.mark_norms_folded(self.cfg)
+                self._fold_norm_modules()
+            replace_parameters(self, ready)
 
     def _fold_norm_modules(self) -> None:
         """Puts norms without parameters in the place of those that were folded; their hook points stay."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformer_lens.components.matrix_owner import numbers_of
 from transformer_lens.hooked_transformer.input_error import InputError
 from transformer_lens.hooked_transformer.parts import ModelParts
+from transformer_lens.hooked_transformer.rollback import rolled_back_on_error
 from transformer_lens.hooked_transformer.token_input import TextOrTokens, is_text, tokens_of
 from transformer_lens.hooked_transformer.tokenizer import (
     check_padding_side,
@@ -39,18 +40,20 @@ class TokensMixin(ModelParts):
             default_padding_side: "left" or "right"; None leaves the tokenizer's own.
 
         Raises:
-            InputError: If the side is neither, or `tokenizer` is a name or another thing that cannot tokenize.
+            InputError: If the side is neither, or `tokenizer` is a name or another thing that cannot tokenize. Model and
+                tokenizer are as they were, whatever is raised.
         """
         check_padding_side(default_padding_side)
         check_tokenizer(tokenizer)
-        self.tokenizer = tokenizer
-        if default_padding_side is not None:
-            tokenizer.padding_side = default_padding_side
-        complete_special_tokens(tokenizer)
-        if self.cfg.d_vocab == -1:
-            self.cfg.d_vocab = max(tokenizer.get_vocab().values()) + 1
-        if self.cfg.d_vocab_out == -1:
-            self.cfg.d_vocab_out = self.cfg.d_vocab
+        with rolled_back_on_error(self, self.cfg, tokenizer):
+            self.tokenizer = tokenizer
+            if default_padding_side is not None:
+                tokenizer.padding_side = default_padding_side
+            complete_special_tokens(tokenizer)
+            if self.cfg.d_vocab == -1:
+                self.cfg.d_vocab = max(tokenizer.get_vocab().values()) + 1
+            if self.cfg.d_vocab_out == -1:
+                self.cfg.d_vocab_out = self.cfg.d_vocab
 
     def overridden_defaults(self, prepend_bos: bool | None, padding_side: str | None) -> "AbstractContextManager[Any]":
         """Sets ``cfg.default_prepend_bos`` and the tokenizer's padding side for a ``with`` block; None sets nothing."""

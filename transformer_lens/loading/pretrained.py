@@ -18,9 +18,10 @@ from transformer_lens.config.hooked_transformer_config import HookedTransformerC
 from transformer_lens.loading import loaders, processing
 from transformer_lens.loading.checkpoint import Checkpoint
 from transformer_lens.loading.conversion import Architecture, Converted, convert, read_config
-from transformer_lens.loading.errors import CorruptCheckpointError, LoadingError
+from transformer_lens.loading.errors import LoadingError
 from transformer_lens.loading.loaders.choose import Choice
 from transformer_lens.loading.memory import processed
+from transformer_lens.loading.memory.ambient import plain_torch
 from transformer_lens.loading.memory.arithmetic import held_as
 from transformer_lens.loading.memory.fresh import give_back
 from transformer_lens.loading.memory.pages import PAGES
@@ -112,20 +113,22 @@ class Prepared:
 
     def load_into(self, module: nn.Module) -> LoadReport:
         """Keeps every promise, places the results in a module, and reports."""
-        loaders.warn_of_fallback(self.choice)
-        if self.cached.outcome == processed.TAKEN:
-            try:
-                with timed(self.seconds, "check"):
-                    self.cached.check()
-                self._keep_promises(module)
-            except (processed.BrokenEntry, CorruptCheckpointError, OSError) as problem:
-                return self._without_entry(problem).load_into(module)
-            return self.report()
-        self._keep_promises(module)
-        kept = self.cached.keep(module)
-        if kept.outcome:
-            self.seconds["keep"] = kept.seconds
-        return replace(self, cached=kept).report()
+        with plain_torch():
+            loaders.warn_of_fallback(self.choice)
+            if self.cached.outcome == processed.TAKEN:
+                try:
+                    with timed(self.seconds, "check"):
+                        self.cached.check()
+                    self._keep_promises(module)
+                except Exception as problem:
+                    # Whatever is wrong with the entry: what is wrong with the load is raised again without it.
+                    return self._without_entry(problem).load_into(module)
+                return self.report()
+            self._keep_promises(module)
+            kept = self.cached.keep(module)
+            if kept.outcome:
+                self.seconds["keep"] = kept.seconds
+            return replace(self, cached=kept).report()
 
     def _without_entry(self, problem: Exception) -> Prepared:
         """Returns the load as it is without the cache, whose entry turned out to be broken or gone."""
@@ -205,12 +208,13 @@ def prepare(request: Request) -> Prepared:
     Raises:
         LoadingError: Of the kind that ``docs/errors.md`` lists.
     """
-    loaders.choose(request.load_mode, loaders.can_assign())
-    seconds: dict[str, float] = {}
-    with timed(seconds, "open"):
-        source, step = _source(request)
-        opened = open_request(request, source)
-    return _decided(request, opened.tokenizer, step, opened.checkpoint, opened.architecture, seconds)
+    with plain_torch():
+        loaders.choose(request.load_mode, loaders.can_assign())
+        seconds: dict[str, float] = {}
+        with timed(seconds, "open"):
+            source, step = _source(request)
+            opened = open_request(request, source)
+        return _decided(request, opened.tokenizer, step, opened.checkpoint, opened.architecture, seconds)
 
 
 def _decided(

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from transformer_lens import anatomy
-from transformer_lens.anatomy import schema
+from transformer_lens.anatomy import axis_sizes, schema
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading import architectures, processing
 from transformer_lens.loading.checkpoint import from_live_model
 from transformer_lens.loading.conversion import convert
-from transformer_lens.loading.errors import MissingTensorError
+from transformer_lens.loading.errors import LayoutMismatchError, MissingTensorError
 from transformer_lens.loading.processing import Flags, Plan
 from transformer_lens.loading.weights import LazyTensor, Weights
 
@@ -24,11 +24,21 @@ def weights_of(state_dict: Mapping[str, Tensor], cfg: HookedTransformerConfig) -
 
     Raises:
         MissingTensorError: It lacks parameters.
+        LayoutMismatchError: A tensor has another shape than the model's.
     """
-    axes = schema(cfg)
+    axes, sizes = schema(cfg), axis_sizes(cfg)
     missing = [name for name in axes if name not in state_dict]
     if missing:
         raise MissingTensorError("The state dict lacks parameters of the model: " + ", ".join(missing[:8]))
+    expected = {name: tuple(sizes[axis] for axis in layout.split()) for name, layout in axes.items()}
+    wrong = [
+        f"  {name}: state dict {tuple(state_dict[name].shape)}, model {axes[name].replace(' ', ', ')} = {shape}"
+        for name, shape in expected.items()
+        if tuple(state_dict[name].shape) != shape
+    ]
+    if wrong:
+        more = [f"  … and {len(wrong) - 8} more"] if len(wrong) > 8 else []
+        raise LayoutMismatchError("Shapes of state dict and model differ:\n" + "\n".join([*wrong[:8], *more]))
     return Weights(
         {
             name: replace(LazyTensor.of(state_dict[name].detach(), name, "the state dict"), layout=layout)

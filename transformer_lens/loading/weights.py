@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from transformer_lens.loading.memory.ambient import plain_torch
+from transformer_lens.loading.memory.threads import one_thread_each
 from transformer_lens.loading.quantization.packed import Packing
 
 
@@ -207,7 +209,8 @@ class Weights(Mapping[str, LazyTensor]):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Keeps every promise, in order."""
-        return {name: tensor.make() for name, tensor in self._items.items()}
+        with plain_torch(), one_thread_each():
+            return {name: tensor.make() for name, tensor in self._items.items()}
 
 
 @functools.cache

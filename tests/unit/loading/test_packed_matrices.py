@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -212,3 +213,74 @@ def test_settings_are_read_as_data() -> None:
     asked = settings_of({"load_in_8bit": True, "llm_int8_skip_modules": ["layers.1", "fc1"]})
     assert asked.skips("layers.1.attn", False) and not asked.skips("layers.11.attn", False)
     assert asked.skips("model.fc1", False) and not asked.skips("lm_head", True)
+
+
+def stored_entries(matrix: Packed4bit, absmax: torch.Tensor) -> Weights:
+    state = {"quant_type": "nf4", "blocksize": matrix.blocksize, "dtype": "float32", "shape": list(matrix.shape)}
+    text = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
+    return Weights.from_state_dict(
+        {
+            "m.weight": matrix.data,
+            "m.weight.absmax": absmax,
+            "m.weight.quant_map": matrix.code,
+            "m.weight.quant_state.bitsandbytes__nf4": text,
+        }
+    )
+
+
+def read_again(matrix: Packed4bit, absmax: torch.Tensor) -> Packed4bit:
+    (promise,) = with_packed_matrices(stored_entries(matrix, absmax), Settings(load_in_4bit=True), "here").values()
+    assert promise.packed is not None
+    made = promise.packed.make()
+    assert isinstance(made, Packed4bit)
+    return made
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.integers(1, 12), blocks_a_row=st.integers(1, 4), blocksize=st.sampled_from([32, 64, 128]))
+def test_scales_of_any_saved_shape_are_a_row_in_the_order_of_the_numbers(rows, blocks_a_row, blocksize) -> None:
+    matrix = packed_4bit(rows, blocks_a_row * blocksize, blocksize, False, torch.uint8, rows)
+    by_column = matrix.absmax.view(rows, blocks_a_row).t().contiguous()
+    for saved in (matrix.absmax, by_column, by_column.bfloat16()):
+        found = read_again(matrix, saved)
+        assert found.absmax.shape == matrix.absmax.shape and found.absmax.dtype == torch.float32
+        torch.testing.assert_close(found.absmax, matrix.absmax, rtol=1e-2, atol=0)
+        # What is cut by rows takes its own scales along, and no more.
+        for start in range(rows):
+            part = found.rows([(start, start + 1)])
+            assert torch.equal(part.dequantized(), found.dequantized()[start : start + 1])
+            assert part.absmax.shape == (blocks_a_row,)
+    for saved in (matrix.absmax[None], matrix.absmax[:, None], matrix.absmax[None, :, None]):
+        assert torch.equal(read_again(matrix, saved).absmax, matrix.absmax)
+
+
+@pytest.mark.parametrize("shape", [(2, 12), (3, 8), (8, 3), (2, 3, 4), (1, 25), (23,), ()])
+def test_scales_in_no_known_order_are_refused(shape) -> None:
+    matrix = packed_4bit(6, 4 * 64, 64, False, torch.uint8, 0)
+    with pytest.raises(CorruptCheckpointError, match="scales"):
+        read_again(matrix, torch.ones(shape))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_matrix_without_room_for_what_its_shape_says_cannot_be_made(nested) -> None:
+    matrix = packed_4bit(6, 64, 64, nested, torch.uint8, 0)
+    parts = {
+        "data": matrix.data[:-1], "absmax": matrix.absmax[:-1], "code": matrix.code[:-1], "shape": (7, 64),
+    }  # fmt: skip
+    for name, wrong in {**parts, "blocksize": 32}.items():
+        with pytest.raises(QuantizedTensorError, match="does not have what belongs to it"):
+            replace(matrix, **{name: wrong})
+    with pytest.raises(QuantizedTensorError, match="scales"):
+        replace(matrix, absmax=matrix.absmax[None])
+    if matrix.nested is not None:
+        for name in ("absmax", "code"):
+            wrong = replace(matrix.nested, **{name: torch.rand(0)})
+            with pytest.raises(QuantizedTensorError, match="scales"):
+                replace(matrix, nested=wrong)
+    for runs in ([(5, 7)], [(-1, 2)], [(3, 3)]):
+        with pytest.raises(AssertionError):
+            matrix.rows(runs)
+    eight = Packed8bit((4, 3), torch.zeros(4, 3, dtype=torch.int8), torch.rand(4))
+    for name, wrong in {"shape": (5, 3), "data": eight.data[1:], "scales": torch.rand(3)}.items():
+        with pytest.raises(QuantizedTensorError, match="does not have what belongs to it"):
+            replace(eight, **{name: wrong})

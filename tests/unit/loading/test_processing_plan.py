@@ -75,8 +75,17 @@ def test_legality(traits, forbidden):
         assert reasons[step].startswith(beginning)
     assert bool(decided.norms) == ("fold_ln" in decided.steps)
     assert ("ln2" in decided.norms) == (bool(decided.norms) and not cfg.attn_only)
-    sandwiched = cfg.use_normalization_before_and_after and "fold_ln" in decided.steps
-    assert [step for step, _ in decided.kept] == (["fold_ln of ln1_post", "fold_ln of ln2_post"] if sandwiched else [])
+    stay = {
+        "embed.ln": cfg.post_embedding_ln,
+        "ln1_post": cfg.use_normalization_before_and_after,
+        "ln2_post": cfg.use_normalization_before_and_after,
+        "attn.q_norm": cfg.use_qk_norm,
+        "attn.k_norm": cfg.use_qk_norm,
+    }
+    kept = [f"fold_ln of {norm}" for norm, is_there in stay.items() if is_there and "fold_ln" in decided.steps]
+    if cfg.post_embedding_ln and "center_writing_weights" in decided.steps:
+        kept.append("center_writing_weights of embed.ln")
+    assert [step for step, _ in decided.kept] == kept
 
 
 @pytest.mark.parametrize("asked", list(itertools.product([False, True], repeat=5)))

@@ -67,7 +67,7 @@ class AbstractAttention(MatrixOwner, ABC):
             self.q_norm = norm_module(cfg, self.anatomy.q_norm)
             self.k_norm = norm_module(cfg, self.anatomy.k_norm)
         self.register_buffer("mask", torch.zeros(0, 0, dtype=torch.bool), persistent=False)
-        self.register_buffer("IGNORE", torch.tensor(-torch.inf), persistent=False)
+        self.register_buffer("IGNORE", torch.tensor(-torch.inf, dtype=torch.float32), persistent=False)
         self.hook_k = HookPoint()
         self.hook_q = HookPoint()
         self.hook_v = HookPoint()

@@ -42,7 +42,7 @@ def alibi_slopes(n_heads: int, device: torch.device) -> Float[Tensor, "head"]:
     power = 1 << (n_heads.bit_length() - 1)
     slopes = [2 ** (-8 * k / power) for k in range(1, power + 1)]
     slopes += [2 ** (-8 * (2 * k - 1) / (2 * power)) for k in range(1, n_heads - power + 1)]
-    return torch.tensor(slopes, device=device)
+    return torch.tensor(slopes, dtype=torch.float32, device=device)
 
 
 def alibi_bias(

@@ -15,6 +15,7 @@ from transformer_lens.loading.memory.mappings import mappings_shared
 from transformer_lens.loading.memory.order import in_file_order, place_of, spans_of
 from transformer_lens.loading.memory.read_ahead import ReadAhead
 from transformer_lens.loading.memory.staging import rings
+from transformer_lens.loading.memory.threads import compute_with
 from transformer_lens.loading.weights import Held, LazyTensor
 
 # What threads may make on the way together, where the neediest promise takes less.
@@ -109,7 +110,8 @@ class _Line:
         self._changed = threading.Condition()
 
     def work_as_helper(self, inference: bool) -> None:
-        """Keeps promises as the caller's thread would: modes of torch belong to a thread."""
+        """Keeps promises as the caller's thread would: torch's modes and its number of threads belong to a thread."""
+        compute_with(1)
         with torch.inference_mode(inference):
             self.work()
 

@@ -13,6 +13,7 @@ import torch
 
 from transformer_lens.loading.checkpoint.regions import Region
 from transformer_lens.loading.memory.fresh import empty
+from transformer_lens.loading.memory.threads import one_thread_each
 
 _ROUNDS = 3
 _PIECE = 1 << 24
@@ -51,16 +52,12 @@ def measure_rates(nbytes: int, folder: Path | None = None) -> Rates:
         folder: Where a file of as many bytes is written and removed; None takes the system's folder for such.
     """
     nbytes = max(nbytes >> 20, 1) << 20
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread_each():
         source, target = (empty((nbytes,), torch.uint8, None).fill_(1) for _ in range(2))
         first_touch = _best(lambda: empty((nbytes,), torch.uint8, None).fill_(1))
         copy = _best(lambda: target.copy_(source))
         clone = _best(lambda: empty((nbytes,), torch.uint8, None).copy_(source))
         map_file, place = _map_rate(nbytes, folder)
-    finally:
-        torch.set_num_threads(threads)
     return Rates(nbytes, nbytes / first_touch, nbytes / copy, nbytes / clone, nbytes / map_file, str(place))
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
+from transformer_lens.loading.memory.ambient import turn
+
 # A few threads take all that memory gives.
 _MOST = 8
+
+T = TypeVar("T")
 
 
 def load_threads() -> int:
@@ -25,9 +31,38 @@ def one_thread_each() -> Iterator[int]:
     operation wait for their slowest at every one of them; threads that each have a tensor of their own do not, and
     numbers do not depend on how many there are.
     """
-    before, side_by_side = torch.get_num_threads(), load_threads()
-    torch.set_num_threads(1)
+    side_by_side = load_threads()
+    before = compute_with(1)
     try:
         yield side_by_side
     finally:
-        torch.set_num_threads(before)
+        compute_with(before)
+
+
+def compute_with(number: int) -> int:
+    """Sets how many threads torch computes with in the calling thread, and nowhere else.
+
+    ``torch.set_num_threads`` also sets what threads start with that are begun later, by whomever. That number is put
+    back at once, by a thread that ends: each has a number of its own.
+
+    Returns:
+        How many it were before.
+    """
+    with turn:
+        before = torch.get_num_threads()
+        if number != before:
+            later = _by_new_thread(torch.get_num_threads)
+            try:
+                torch.set_num_threads(number)
+            finally:
+                _by_new_thread(lambda: torch.set_num_threads(later))
+    return before
+
+
+def _by_new_thread(function: Callable[[], T]) -> T:
+    """Returns what a function returns in a thread that has just begun."""
+    results: list[T] = []
+    thread = threading.Thread(target=lambda: results.append(function()), name="load-number-of-threads")
+    thread.start()
+    thread.join()
+    return results[0]

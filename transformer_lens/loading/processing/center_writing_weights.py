@@ -16,7 +16,8 @@ def center_writing_weights(
     """Centres W_E, W_pos, W_O, b_O, W_out and b_out over d_model.
 
     Every reader of the residual stream takes the mean away first, so a constant in it is never seen. Logits do not
-    change.
+    change. Behind W_E of some models stands a norm: it takes the mean of W_E away too, but its own output, which it has
+    multiplied by a weight for each coordinate, keeps a mean.
 
     Args:
         weights: Left as they are.

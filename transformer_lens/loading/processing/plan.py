@@ -90,6 +90,8 @@ def plan(flags: Flags, cfg: HookedTransformerConfig, packed: Collection[str] = (
     kept = (*_norms_that_stay(model),) if "fold_ln" in steps else ()
     if "center_writing_weights" in steps:
         kept += tuple((f"center_writing_weights of {name}", uncentred[name]) for name in uncentred)
+        if model.embedding.norm is not None:
+            kept += ((f"center_writing_weights of {model.embedding.norm.name}", _WHY_NOT_CENTER_EMBEDDING_NORM),)
     norms = tuple(name for name, _, _ in model.readers()) if "fold_ln" in steps else ()
     return Plan(tuple(steps), tuple(skipped), norms, writers if "center_writing_weights" in steps else (), kept)
 
@@ -121,7 +123,12 @@ def _any_layer(model: Model, why_not: Callable[[Attention], str | None]) -> str 
 def _norms_that_stay(model: Model) -> Iterator[tuple[str, str]]:
     """Yields the norms that are never folded, each with the reason; layers alike are named once."""
     found: dict[str, str] = {}
+    if model.embedding.norm is not None:
+        found[model.embedding.norm.name] = "it writes to the residual stream: nothing linear reads it alone"
     for layer in model.layers:
+        for norm in (layer.attends.q_norm, layer.attends.k_norm):
+            if norm is not None:
+                found[norm.name] = "queries and keys are not read by a matrix behind it"
         for branch in layer.branches:
             if branch.writes is not None:
                 found[branch.writes.name] = "it writes to the residual stream: nothing linear reads it alone"
@@ -166,6 +173,10 @@ def _why_not_center(model: Model) -> dict[str, str]:
     return out
 
 
+_WHY_NOT_CENTER_EMBEDDING_NORM = (
+    "its output has a mean that differs by token, which no constant takes away, and no reader sees; "
+    "W_E before it is centred"
+)
 _MISSED = "RMS norms do not take the mean away: it would be missed"
 
 

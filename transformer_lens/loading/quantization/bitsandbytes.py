@@ -145,6 +145,7 @@ def packed_of(parameter: Tensor, statistics: Mapping[str, Any] | None = None) ->
         data = parameter.detach().as_subclass(Tensor)
         if data.dtype != torch.int8:
             scales = None
+        scales = None if scales is None else scales.reshape(-1)
         return Packed8bit((data.shape[0], data.shape[1]), data, scales, attributes=attributes)
     state = vars(parameter)["quant_state"]
     data = parameter.detach().as_subclass(Tensor)
@@ -154,10 +155,10 @@ def packed_of(parameter: Tensor, statistics: Mapping[str, Any] | None = None) ->
         attributes["quant_storage"] = data.dtype
         nested = None
     else:
-        absmax, dtype = state.absmax, state.dtype
+        absmax, dtype = state.absmax.reshape(-1), state.dtype
         second = vars(state).get("state2")
         nested = None if second is None else NestedScales(
-            second.absmax, second.code, second.blocksize, state.offset, second.dtype
+            second.absmax.reshape(-1), second.code, second.blocksize, state.offset, second.dtype
         )  # fmt: skip
     shape = (int(state.shape[0]), int(state.shape[1]))
     return Packed4bit(

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from transformer_lens.loading.quantization.packed import Packed, Run, gathered
+from transformer_lens.loading.errors import QuantizedTensorError
+from transformer_lens.loading.quantization.packed import Packed, Run, check_runs, gathered
 
 _PER_STEP = 1.0 / 127.0
 
@@ -25,6 +26,20 @@ class Packed8bit(Packed):
     data: Tensor
     scales: Tensor | None
 
+    def __post_init__(self) -> None:
+        """Refuses tensors that do not fit each other: who multiplies by them reads as far as the shape says.
+
+        Raises:
+            QuantizedTensorError: They do not fit.
+        """
+        found = (tuple(self.data.shape), None if self.scales is None else tuple(self.scales.shape))
+        if found != (self.shape, None if self.scales is None else self.shape[:1]):
+            raise QuantizedTensorError(
+                f"An 8-bit matrix of {self.shape[0]} x {self.shape[1]} numbers does not have what belongs to it.\n"
+                f"  its bytes have the shape {found[0]}, the scales of its rows {found[1]}\n"
+                "  They were changed, or are of two matrices: load or pack the model again."
+            )
+
     def dequantized(self) -> Tensor:
         """Returns the numbers [rows columns], float32 or as they are kept."""
         if self.scales is None:
@@ -33,6 +48,7 @@ class Packed8bit(Packed):
 
     def rows(self, runs: Sequence[Run]) -> Packed8bit:
         """Returns some rows with their scales."""
+        check_runs(runs, self.shape[0])
         if list(runs) == [(0, self.shape[0])]:
             return self
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from transformer_lens.loading.quantization.packed import Packed, Run, gathered
+from transformer_lens.loading.errors import QuantizedTensorError
+from transformer_lens.loading.quantization.packed import Packed, Run, check_runs, gathered
 
 # Numbers that are unpacked at once.
 _AT_ONCE = 1 << 20
@@ -60,6 +61,31 @@ class Packed4bit(Packed):
     dtype: torch.dtype
     nested: NestedScales | None = None
 
+    def __post_init__(self) -> None:
+        """Refuses tensors that do not fit each other: who multiplies by them reads as far as the shape says.
+
+        Raises:
+            QuantizedTensorError: They do not fit.
+        """
+        rows, columns = self.shape
+        blocks = -(-rows * columns // self.blocksize)
+        sizes = {
+            "bytes": (self.data.numel() * self.data.element_size(), (rows * columns + 1) // 2),
+            "scales": (tuple(self.absmax.shape), (blocks,)),
+            "numbers in its table": (tuple(self.code.shape), (16,)),
+        }
+        if self.nested is not None:
+            own = (-(-blocks // self.nested.blocksize),)
+            sizes["scales of scales"] = (tuple(self.nested.absmax.shape), own)
+            sizes["numbers in the table of its scales"] = (tuple(self.nested.code.shape), (256,))
+        wrong = [f"{what}: {found}, not {wanted}" for what, (found, wanted) in sizes.items() if found != wanted]
+        if wrong:
+            raise QuantizedTensorError(
+                f"A 4-bit matrix of {rows} x {columns} numbers does not have what belongs to it.\n  "
+                + "\n  ".join(wrong)
+                + "\n  Its bytes and scales were changed, or are of two matrices: load or pack the model again."
+            )
+
     def scales(self) -> Tensor:
         """Returns the scale of each block [blocks], float32."""
         if self.nested is None:
@@ -91,6 +117,13 @@ class Packed4bit(Packed):
         """Returns some rows with their scales. Nested scales whose own blocks are cut become plain ones, exactly."""
         columns = self.shape[1]
         shape = (sum(stop - start for start, stop in runs), columns)
+        check_runs(runs, self.shape[0])
+        cut_rows = [
+            row
+            for row in (*(start for start, _ in runs), *(stop for _, stop in runs[:-1]))
+            if row * columns % self.blocksize
+        ]
+        assert not cut_rows, f"row {cut_rows} lies inside a block of {self.blocksize} numbers with one scale"
         if list(runs) == [(0, self.shape[0])]:
             return self
         stored = self._bytes()

@@ -114,6 +114,11 @@ class Packing:
         )
 
 
+def check_runs(runs: Sequence[Run], rows: int) -> None:
+    """Checks that runs are of rows that there are: what is cut elsewhere would be read beyond its end."""
+    assert all(0 <= start < stop <= rows for start, stop in runs), f"{runs} of {rows} rows"
+
+
 def gathered(parts: Sequence[Tensor]) -> Tensor:
     """Returns slices as one tensor: a view if there is only one."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))

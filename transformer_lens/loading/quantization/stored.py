@@ -92,6 +92,10 @@ def _four_bit(
         raise fail(f"has {data.nbytes} bytes, where {shape[0]} x {shape[1]} numbers have {(count + 1) // 2}")
     if absmax.numel != blocks:
         raise fail(f"has {absmax.numel} scales, where {shape[0]} x {shape[1]} numbers have {blocks} blocks")
+    # bitsandbytes 0.49 and later save the order of their CPU kernel's scales after a forward pass.
+    by_column = shape[1] % blocksize == 0 and absmax.shape == (shape[1] // blocksize, shape[0])
+    if not by_column and max(absmax.shape, default=1) != blocks:
+        raise fail(f"its scales have the shape {absmax.shape}, and nothing says in which order they are")
     if code.shape != (16,) or code.dtype != torch.float32:
         raise fail(f"its table has the shape {code.shape}, in {code.dtype}, not 16 of float32")
     nested = "nested_absmax" in names
@@ -103,22 +107,22 @@ def _four_bit(
             raise fail(f"its state says {_short(state)}")
         if table is None or table.shape != (256,) or own.numel != -(-blocks // group) or absmax.dtype != torch.uint8:
             raise fail("its nested scales do not fit their table")
+        if table.dtype != torch.float32 or not own.dtype.is_floating_point or max(own.shape, default=1) != own.numel:
+            raise fail(f"its nested scales are {own.shape} in {own.dtype}, their table is in {table.dtype}")
+        if max(absmax.shape, default=1) != blocks:
+            raise fail(f"its nested scales have the shape {absmax.shape}, and nothing says in which order they are")
     elif not absmax.dtype.is_floating_point:
         raise fail(f"its scales are {absmax.dtype}, and nothing says how they are packed")
-    transposed = len(absmax.shape) == 2 and absmax.shape == (shape[1] // blocksize, shape[0]) and min(absmax.shape) > 1
     dtypes = (dtype, NUMBERS.get(str(state.get("nested_dtype")), torch.float32))
 
     def make() -> Packed4bit:
-        scales = absmax.make()
-        if transposed:
-            # bitsandbytes 0.49 and later save the order of their CPU kernel's scales after a forward pass.
-            scales = scales.t().reshape(-1).float()
+        scales = (absmax.make().t() if by_column else absmax.make()).reshape(-1)
         found = None
         if nested:
-            found = NestedScales(
-                weights[names["nested_absmax"]].make(), weights[names["nested_quant_map"]].make(),
-                int(state["nested_blocksize"]), torch.tensor(float(state["nested_offset"])), dtypes[1],
-            )  # fmt: skip
+            own = weights[names["nested_absmax"]].make().reshape(-1).float()
+            table = weights[names["nested_quant_map"]].make()
+            offset = torch.tensor(float(state["nested_offset"]), dtype=torch.float32)
+            found = NestedScales(own, table, int(state["nested_blocksize"]), offset, dtypes[1])
         return Packed4bit(
             shape, data.make(), scales if nested else scales.float(), code.make(), blocksize, kind, dtypes[0], found
         )

@@ -99,4 +99,8 @@ def verify(entry: Entry) -> list[str]:
 
 
 def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, timezone.utc)
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        # File systems have times that a calendar has not.
+        return datetime.fromtimestamp(0, timezone.utc)

@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from functools import lru_cache
@@ -19,13 +21,22 @@ _SAID = {"1": True, "true": True, "yes": True, "on": True, "": False, "0": False
          "off": False}  # fmt: skip
 # A writer that cannot be asked whether it lives has long been done with a file that it has not touched for a day.
 _ABANDONED_SECONDS = 24 * 3600
+# Numbers of processes on every system; a name with anything else was not given by this cache.
+_PROCESS_NUMBER = re.compile("[1-9][0-9]{0,8}")
 
 
 def cache_folder() -> Path:
-    """Returns the folder of entries: ``processed`` in the user's cache, or in what TRANSFORMER_LENS_CACHE names."""
+    """Returns the folder of entries: ``processed`` in the user's cache, or in what TRANSFORMER_LENS_CACHE names.
+
+    Raises:
+        ValueError: The variable of the environment names the home of nobody.
+    """
     named = os.environ.get(FOLDER_VARIABLE)
     if named:
-        return Path(named).expanduser() / "processed"
+        try:
+            return Path(named).expanduser() / "processed"
+        except RuntimeError:
+            raise ValueError(f"{FOLDER_VARIABLE}={named!r} names the home of a user that is not known here.") from None
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("transformer_lens", appauthor=False)) / "processed"
@@ -67,12 +78,28 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.{_processes()}-{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
 
 
+def own_file(path: Path) -> os.stat_result:
+    """Returns the state of an ordinary file of this user; a link to one counts as one.
+
+    Nothing else is ever opened: a pipe would be waited for, and what another user has put there is not taken.
+
+    Raises:
+        OSError: It is something else, another user's, or not there.
+    """
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(f"{path.name} is no ordinary file")
+    if os.name == "posix" and state.st_uid != os.geteuid():
+        raise OSError(f"{path.name} belongs to another user")
+    return state
+
+
 def leftovers(folder: Path) -> Iterator[Path]:
     """Yields the temporary files of processes that have ended."""
     for path in folder.glob(f"*{TEMPORARY}"):
         processes, _, rest = path.stem.rpartition(".")[2].partition("-")
         number = rest.partition("-")[0]
-        if processes == _processes() and number.isdigit():
+        if processes == _processes() and _PROCESS_NUMBER.fullmatch(number):
             if not _is_alive(int(number)):
                 yield path
         elif _age(path) > _ABANDONED_SECONDS:
@@ -82,14 +109,14 @@ def leftovers(folder: Path) -> Iterator[Path]:
 def _age(path: Path) -> float:
     """Returns the seconds since a file was last written to; 0 where it is gone."""
     with contextlib.suppress(OSError):
-        return time.time() - path.stat().st_mtime
+        return time.time() - path.lstat().st_mtime
     return 0.0
 
 
 def remove(path: Path) -> int:
-    """Removes a file, and returns how many bytes that frees; 0 where it cannot be removed."""
+    """Removes a file, or a link to one, and returns how many bytes that frees; 0 where it cannot be removed."""
     try:
-        nbytes = path.stat().st_size
+        nbytes = path.lstat().st_size
         path.unlink()
     except OSError:
         return 0

@@ -14,7 +14,7 @@ from transformer_lens.loading.versions import versions
 from transformer_lens.loading.weights import Weights
 
 # Raised whenever entries of before mean something else, or are to be made again.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from transformer_lens.loading.memory.processed.key import Key, key_of, state_of
 from transformer_lens.loading.memory.processed.stamp import is_stamped, note_use, stamp
 from transformer_lens.loading.memory.processed.write import turn, write_entry
 from transformer_lens.loading.processing import Plan
-from transformer_lens.loading.weights import Held, Weights
+from transformer_lens.loading.weights import Held, LazyTensor, Weights
 
 TAKEN, TO_BE_KEPT, KEPT, NOT_KEPT = "taken", "to be kept", "kept", "not kept"
 
@@ -171,7 +171,7 @@ def _why_not(checkpoint: Checkpoint, made: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _why_stale(entry: EntryFile, key: Key, made: Iterable[str]) -> str | None:
+def _why_stale(entry: EntryFile, key: Key, made: Mapping[str, LazyTensor]) -> str | None:
     """Says why a whole entry is not the one that is wanted."""
     if dict(entry.state) != dict(key.state):
         changed = [
@@ -180,7 +180,8 @@ def _why_stale(entry: EntryFile, key: Key, made: Iterable[str]) -> str | None:
             if entry.state.get(name) != key.state.get(name)
         ]  # fmt: skip
         return f"{', '.join(changed[:4])} changed since the entry was written"
-    if entry.place != key.place or set(entry.regions) != set(made):
+    wanted = {name: (promise.shape, promise.dtype) for name, promise in made.items()}
+    if entry.place != key.place or {name: (one.shape, one.dtype) for name, one in entry.regions.items()} != wanted:
         return f"{entry.path.name} is for other weights than its name says"
     return None
 

@@ -136,7 +136,8 @@ def turn(path: Path) -> Iterator[bool]:
     try:
         import fcntl
 
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        # What lies there instead of a lock is neither waited for nor followed elsewhere.
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
     except (ImportError, OSError):
         yield True
         return
