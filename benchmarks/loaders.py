@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,6 +83,15 @@ def loaders() -> dict[str, Loader]:
     three, four = titles["transformer-lens-3"], titles["transformer-lens-4"]
     auto, float32 = {"dtype": "auto"}, {"dtype": "float32"}
     cached = {**float32, "cache_processed": True}
+    first = Loader(
+        FIRST_CACHED,
+        "ours, default, kept (first load)",
+        OURS,
+        "ours",
+        _place(True, cached),
+        after="describe_bytes",
+        empties_cache=True,
+    )
     rows = [
         Loader(READ, "limit: read the file once", LIMIT, "read_file", _place()),
         Loader(MAP, "limit: map the file", LIMIT, "map_file", _place()),
@@ -95,6 +103,8 @@ def loaders() -> dict[str, Loader]:
         ),
         Loader(COPY, "ours, no processing, copy", OURS, "ours", _place(False, {**auto, "load_mode": "copy"})),
         Loader(PROCESSED, "ours, default (processed, float32)", OURS, "ours", _place(True, float32)),
+        first,
+        replace(first, name=SECOND_CACHED, title="ours, default, kept (second load)", empties_cache=False),
         Loader("transformers", "transformers, a plain model", OTHER, "transformers", _place("auto")),
         Loader("nnsight", titles["nnsight"], OTHER, "nnsight", _with_tokenizer, "nnsight"),
         Loader(TL3, f"{three}, no processing", OTHER, "transformer_lens_3", _named(False), "transformer-lens-3"),
@@ -109,24 +119,4 @@ def loaders() -> dict[str, Loader]:
             "transformer-lens-4",
         ),
     ]
-    if can_cache():
-        first = Loader(
-            FIRST_CACHED,
-            "ours, default, kept (first load)",
-            OURS,
-            "ours",
-            _place(True, cached),
-            after="describe_bytes",
-            empties_cache=True,
-        )
-        at = [row.name for row in rows].index(PROCESSED) + 1
-        second = replace(first, name=SECOND_CACHED, title="ours, default, kept (second load)", empties_cache=False)
-        rows[at:at] = [first, second]
     return {row.name: row for row in rows}
-
-
-def can_cache() -> bool:
-    """Tells whether this tree's ``from_pretrained`` can keep processed weights as files."""
-    from transformer_lens import HookedTransformer
-
-    return "cache_processed" in inspect.signature(HookedTransformer.from_pretrained).parameters

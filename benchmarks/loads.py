@@ -56,16 +56,8 @@ def transformers(folder, dtype):
     return lambda: class_.from_pretrained(folder, dtype=dtype)
 
 
-def ours(folder, processed, arguments):
-    """This project."""
-    from transformer_lens import HookedTransformer
-
-    load = HookedTransformer.from_pretrained if processed else HookedTransformer.from_pretrained_no_processing
-    return lambda: load(folder, device="cpu", progress=False, **arguments)
-
-
-def planned(folder, processed, live, arguments):
-    """This project, with any arguments, from the files or from a live model: for `benchmarks.plan`."""
+def ours(folder, processed, arguments, live=False):
+    """This project, from the files, or from a live transformers model of them."""
     from transformer_lens import HookedTransformer
 
     load = HookedTransformer.from_pretrained if processed else HookedTransformer.from_pretrained_no_processing
@@ -114,13 +106,6 @@ def run_range(loaded):
         "mode": report.load_mode,
         "mapped": report.bytes_mapped,
     }
-
-
-def cached(folder, wanted):
-    """This project, processed; where wanted, weights are kept for the next load, or mapped from the last."""
-    from transformer_lens import HookedTransformer
-
-    return lambda: HookedTransformer.from_pretrained(folder, device="cpu", progress=False, cache_processed=wanted)
 
 
 def transformer_lens_3(name, processed):
@@ -269,18 +254,6 @@ def packed(folder, tokenizer, arguments, processed=False):
         arguments = {**arguments, "tokenizer": AutoTokenizer.from_pretrained(tokenizer)}
     load = HookedTransformer.from_pretrained if processed else HookedTransformer.from_pretrained_no_processing
     return lambda: load(folder, device="cpu", progress=False, **arguments)
-
-
-def packed_live(folder):
-    """This project, borrowing a packed live model."""
-    from transformers import AutoModelForCausalLM
-
-    from transformer_lens import HookedTransformer
-
-    hf_model = AutoModelForCausalLM.from_pretrained(folder)
-    return lambda: HookedTransformer.from_pretrained_no_processing(
-        hf_model=hf_model, dtype="auto", device="cpu", progress=False
-    )
 
 
 def packed_by_transformers(folder):

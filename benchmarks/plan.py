@@ -142,10 +142,10 @@ def compare(case: Case) -> Comparison:
     given: dict[str, Any] = {"hf_model": _live(str(folder))} if case.live else {"model_name": folder}
     plan = HookedTransformer.plan_load(**given, device="cpu", **flags, **case.arguments)
     cost = plan.taken.main
-    args = (str(folder), case.processed, case.live, dict(case.arguments))
+    args = (str(folder), case.processed, dict(case.arguments), case.live)
     peak = 0
     for _ in range(3):
-        found = measure(f"{ROOT / 'benchmarks' / 'loads.py'}:planned", *args)
+        found = measure(f"{ROOT / 'benchmarks' / 'loads.py'}:ours", *args)
         peak = max(peak, found.peak)
         comparison = Comparison(
             case.label,

@@ -76,7 +76,7 @@ def cases(plain: Path, packed: Path, tokenizer: Path | None) -> list[tuple[str, 
     rows: list[tuple[str, str, tuple[Any, ...]]] = [
         ("ours, packed folder, assign", "packed", (str(packed), named, {"dtype": "auto"})),
         ("ours, packed folder, copy", "packed", (str(packed), named, {"dtype": "auto", "load_mode": "copy"})),
-        ("ours, live packed model", "packed_live", (str(packed),)),
+        ("ours, live packed model", "ours", (str(packed), False, {"dtype": "auto"}, True)),
         ("ours, packing on load", "packed", (str(plain), named, {"quantization_config": ON_LOAD})),
         ("ours, packing on load, processed", "packed", (str(plain), named, {"quantization_config": ON_LOAD}, True)),
         ("ours, packed folder as numbers", "packed", (str(packed), named, {"dequantize": True})),

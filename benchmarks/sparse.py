@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import struct
-from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-D_MODEL, N_HEADS, N_KV_HEADS, D_MLP, D_VOCAB = 4096, 32, 8, 14336, 32000
-ITEM = 2  # bytes of a bfloat16
+import torch
+
+from benchmarks.checkpoint import make
+from benchmarks.shapes import BYTES, SHAPES, Shape
+
+LLAMA = SHAPES["llama-8b"]
+SIZES = {"vocab_size": 32000, "max_position_embeddings": 2048}
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def has_holes(path: Path) -> bool:
 
 
 def make_sparse_llama(folder: Path, nbytes: int) -> SparseLlama:
-    """Writes the checkpoint: the header, the numbers of one neuron and of norms, and no more.
+    """Writes the checkpoint: the header, the numbers of one neuron and of a norm, and no more.
 
     Args:
         folder: Is made.
@@ -55,71 +57,35 @@ def make_sparse_llama(folder: Path, nbytes: int) -> SparseLlama:
     Raises:
         OSError: The file system does not hold files of that size.
     """
-    n_layers = math.ceil((nbytes - ITEM * 2 * D_VOCAB * D_MODEL) / _layer_bytes())
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": D_MODEL,
-        "num_attention_heads": N_HEADS, "num_key_value_heads": N_KV_HEADS, "intermediate_size": D_MLP,
-        "num_hidden_layers": n_layers, "vocab_size": D_VOCAB, "max_position_embeddings": 2048,
-        "tie_word_embeddings": False, "rms_norm_eps": 1e-5,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    header: dict[str, dict[str, object]] = {}
-    starts: dict[str, int] = {}
-    end = 0
-    for name, shape in _tensors(n_layers):
-        start, end = end, end + ITEM * math.prod(shape)
-        starts[name] = start
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    begin = 8 + len(text)
-    live = n_layers // 2
-    w_in = [(place % 7 - 3) / 64 for place in range(D_MODEL)]
-    w_out = [(place % 5 - 2) / 4 for place in range(D_MODEL)]
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(begin + end)
-        layer = f"model.layers.{live}"
+    beside_layers = _of(0).nbytes
+    shape = _of(math.ceil((nbytes - beside_layers) / (_of(1).nbytes - beside_layers)))
+    make(shape, folder, "sparse", shard_bytes=shape.nbytes)
+    width, hidden = shape.config["hidden_size"], shape.config["intermediate_size"]
+    item = BYTES[shape.dtype]
+    live = shape.layers // 2
+    w_in = [(place % 7 - 3) / 64 for place in range(width)]
+    w_out = [(place % 5 - 2) / 4 for place in range(width)]
+    with (folder / "model.safetensors").open("r+b") as file:
+        begin = 8 + int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(begin - 8))
 
         def put(name: str, numbers: bytes, offset: int = 0) -> None:
-            file.seek(begin + starts[name] + offset)
+            file.seek(begin + header[f"model.layers.{live}.{name}"]["data_offsets"][0] + offset)
             file.write(numbers)
 
-        put(f"{layer}.post_attention_layernorm.weight", _bfloat16([1.0] * D_MODEL))
+        put("post_attention_layernorm.weight", _bytes([1.0] * width, shape.dtype))
         for matrix in ("up_proj", "gate_proj"):
-            put(f"{layer}.mlp.{matrix}.weight", _bfloat16(w_in))
-        column = _bfloat16(w_out)
-        for row in range(D_MODEL):
-            put(f"{layer}.mlp.down_proj.weight", column[ITEM * row : ITEM * row + ITEM], ITEM * row * D_MLP)
-    return SparseLlama(folder, end, n_layers, live, w_in, w_out)
+            put(f"mlp.{matrix}.weight", _bytes(w_in, shape.dtype))
+        column = _bytes(w_out, shape.dtype)
+        for row in range(width):
+            put("mlp.down_proj.weight", column[item * row : item * row + item], item * row * hidden)
+    return SparseLlama(folder, shape.nbytes, shape.layers, live, w_in, w_out)
 
 
-def _bfloat16(numbers: list[float]) -> bytes:
-    """Returns numbers that bfloat16 can hold exactly: the upper half of their float32."""
-    return b"".join(struct.pack("<I", word)[2:] for word in array("I", array("f", numbers).tobytes()))
+def _of(layers: int) -> Shape:
+    return LLAMA.resized(f"llama-{layers}-layers", num_hidden_layers=layers, **SIZES)
 
 
-def _layer_bytes() -> int:
-    return sum(ITEM * math.prod(shape) for _, shape in _layer("x"))
-
-
-def _layer(prefix: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    head = D_MODEL // N_HEADS
-    yield f"{prefix}.input_layernorm.weight", (D_MODEL,)
-    yield f"{prefix}.post_attention_layernorm.weight", (D_MODEL,)
-    yield f"{prefix}.self_attn.q_proj.weight", (D_MODEL, D_MODEL)
-    yield f"{prefix}.self_attn.k_proj.weight", (N_KV_HEADS * head, D_MODEL)
-    yield f"{prefix}.self_attn.v_proj.weight", (N_KV_HEADS * head, D_MODEL)
-    yield f"{prefix}.self_attn.o_proj.weight", (D_MODEL, D_MODEL)
-    yield f"{prefix}.mlp.gate_proj.weight", (D_MLP, D_MODEL)
-    yield f"{prefix}.mlp.up_proj.weight", (D_MLP, D_MODEL)
-    yield f"{prefix}.mlp.down_proj.weight", (D_MODEL, D_MLP)
-
-
-def _tensors(n_layers: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield "model.embed_tokens.weight", (D_VOCAB, D_MODEL)
-    for layer in range(n_layers):
-        yield from _layer(f"model.layers.{layer}")
-    yield "model.norm.weight", (D_MODEL,)
-    yield "lm_head.weight", (D_VOCAB, D_MODEL)
+def _bytes(numbers: list[float], dtype: str) -> bytes:
+    """Returns numbers that the dtype holds exactly."""
+    return torch.tensor(numbers, dtype=getattr(torch, dtype)).view(torch.uint8).numpy().tobytes()

@@ -9,23 +9,20 @@ from typing import Any
 
 import torch
 
+from benchmarks import loads
+
 OURS, OURS_COPY, OURS_PROCESSED, TRANSFORMERS = "ours", "ours-copy", "ours-default", "transformers"
 
 
-def loader(way: str) -> Callable[[str], Any]:
+def loader(folder: str, way: str) -> Callable[[], Any]:
     """Returns the load of a folder; the libraries are imported now."""
-    if way == TRANSFORMERS:
-        from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaForCausalLM  # noqa: F401  # imported lazily
-
-        return lambda folder: AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-    from transformer_lens import HookedTransformer
-
-    method, arguments = {
-        OURS: (HookedTransformer.from_pretrained_no_processing, {"dtype": "auto"}),
-        OURS_COPY: (HookedTransformer.from_pretrained_no_processing, {"dtype": "auto", "load_mode": "copy"}),
-        OURS_PROCESSED: (HookedTransformer.from_pretrained, {}),
-    }[way]
-    return lambda folder: method(folder, device="cpu", progress=False, **arguments)
+    auto = {"dtype": "auto"}
+    return {
+        OURS: lambda: loads.ours(folder, False, auto),
+        OURS_COPY: lambda: loads.ours(folder, False, {**auto, "load_mode": "copy"}),
+        OURS_PROCESSED: lambda: loads.ours(folder, True, {}),
+        TRANSFORMERS: lambda: loads.transformers(folder, "auto"),
+    }[way]()
 
 
 def read_every_weight(model: torch.nn.Module) -> float:
@@ -39,9 +36,9 @@ def read_every_weight(model: torch.nn.Module) -> float:
 def hold(folder: str, way: str) -> Iterator[Any]:
     """Loads, then reads every weight, then stays."""
     torch.set_num_threads(1)
-    load = loader(way)
+    load = loader(folder, way)
     yield None
-    model = load(folder)
+    model = load()
     yield None
     yield read_every_weight(model)
 
@@ -49,9 +46,9 @@ def hold(folder: str, way: str) -> Iterator[Any]:
 def fork(folder: str, way: str, workers: int) -> Iterator[Any]:
     """Loads, then forks workers that read every weight and stay, as a DataLoader's do."""
     torch.set_num_threads(1)
-    load = loader(way)
+    load = loader(folder, way)
     yield None
-    model = load(folder)
+    model = load()
     yield None
     read_every_weight(model)
     held, wait = os.pipe()
@@ -74,10 +71,10 @@ def fork(folder: str, way: str, workers: int) -> Iterator[Any]:
 
 def switch(folders: list[str], way: str) -> Iterator[Any]:
     """Loads one checkpoint after another under one name; the one before is let go first."""
-    load = loader(way)
+    chosen = [loader(folder, way) for folder in folders]
     yield None
     held: list[Any] = []
-    for folder in folders:
+    for folder, load in zip(folders, chosen):
         held.clear()
-        held.append(load(folder))
+        held.append(load())
         yield Path(folder).name

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 from demo.smollm2 import bring_gguf
-from matrix.cells import ROOT, read_cells, select
-from matrix.table import DOCUMENT, document, fullest_results, is_green, read_results, result_file, table
+from matrix.cells import ROOT, cells_in_full, read_cells, select
+from matrix.table import DOCUMENT, KEPT, document, fullest_results, is_green, keep, read_results, result_file, table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,7 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--remove", action="store_true", help="remove each environment when its tests are done")
     parser.add_argument("--stored", action="store_true", help="run nothing: tell what the last run of each cell left")
     parser.add_argument(
-        "--document", action="store_true", help="write the document of all that is stored (done when all cells run)"
+        "--document",
+        action="store_true",
+        help="keep the stored results and write the document of all kept (done when all cells run)",
     )
     asked = parser.parse_args(arguments)
     cells = read_cells()
@@ -30,8 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     results = fullest_results(chosen) if asked.stored and not asked.quick else read_results(chosen, quick=asked.quick)
     print(table(results))
     if asked.document or not (asked.cells or asked.quick or asked.stored):
-        DOCUMENT.write_text(document(fullest_results(cells)))
-        print(f"wrote {DOCUMENT.name}")
+        kept = keep(fullest_results(cells))
+        DOCUMENT.write_text(document(kept, cells_in_full()))
+        print(f"wrote {KEPT.name} and {DOCUMENT.name}")
     return 0 if all(is_green(result) for result in results.values()) else 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,23 @@ def read_cells(file: Path = FILE) -> dict[str, Cell]:
 def quick_paths(file: Path = FILE) -> list[str]:
     """Returns the tests of a quick run."""
     return list(_table(file)["quick"])
+
+
+def cells_in_full(file: Path = FILE) -> list[str]:
+    """Returns the cells in which every test runs at least once a change."""
+    return list(_table(file)["in_full"])
+
+
+def commit_here(folder: Path = ROOT) -> str | None:
+    """Returns the commit that is checked out, with "+" where files differ from it; None outside a repository."""
+    if not (folder / ".git").exists():
+        return None
+    asked = (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain"])
+    commit, changed = (
+        subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        for words in asked
+    )
+    return f"{commit}+" if changed else commit
 
 
 def select(names: Sequence[str], cells: dict[str, Cell]) -> list[Cell]:

@@ -57,13 +57,14 @@ def installed() -> dict[str, str]:
     return out
 
 
-def record(cell: str, target: Path, scope: str, arguments: list[str]) -> int:
+def record(cell: str, target: Path, scope: str, commit: str | None, arguments: list[str]) -> int:
     """Runs pytest, writes the result as JSON, and returns pytest's exit code.
 
     Args:
         cell: Its name.
         target: The file to write.
         scope: "all" or "quick".
+        commit: What was tested, or None where nobody knows.
         arguments: For pytest.
     """
     recorder = Recorder()
@@ -72,6 +73,7 @@ def record(cell: str, target: Path, scope: str, arguments: list[str]) -> int:
     result: dict[str, Any] = {
         "cell": cell,
         "scope": scope,
+        "commit": commit,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "system": platform.system(),
         "versions": installed(),
@@ -86,4 +88,4 @@ def record(cell: str, target: Path, scope: str, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(record(sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4:]))
+    sys.exit(record(sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4] or None, sys.argv[5:]))

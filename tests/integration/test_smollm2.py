@@ -7,7 +7,7 @@ import torch
 
 from tests.fallback import may_fall_back
 from transformer_lens import HookedTransformer
-from transformer_lens.loading.versions import dtype_argument
+from transformer_lens.loading.versions import cache_argument, dtype_argument
 
 PROMPT = "When Mary and John went to the store, John gave a drink to"
 FLAGS = (
@@ -72,10 +72,11 @@ def test_greedy_continuation(smollm2, theirs, expected):
     settings = {"max_new_tokens": 50, "do_sample": False, "stop_at_eos": False, "verbose": False}
     cached = model.generate(tokens, use_past_kv_cache=True, **settings)
     assert torch.equal(cached, model.generate(tokens, use_past_kv_cache=False, **settings))
+    name = cache_argument(theirs.forward)
     reference, past = tokens, None
     for _ in range(50):
-        out = theirs(reference if past is None else reference[:, -1:], past_key_values=past, use_cache=True)
-        past = out.past_key_values
+        out = theirs(reference if past is None else reference[:, -1:], use_cache=True, **{name: past})
+        past = out[name]
         reference = torch.cat([reference, out.logits[:, -1:].argmax(-1)], dim=1)
     assert torch.equal(cached, reference)
 

@@ -1,6 +1,7 @@
 """The version matrix: its data, what it proves of the dependency bounds, and what it tells."""
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -102,6 +103,20 @@ def test_ci_runs_every_cell():
     assert {"- transformers-4.57.3", "- newest"} <= {line.strip() for line in workflow}
 
 
+def test_ci_runs_the_tests_of_a_cell_in_full():
+    workflow = (cells.ROOT / ".github" / "workflows" / "checks.yml").read_text()
+    assert "- run: python -m matrix ${{ matrix.cell }}\n" in workflow
+    assert "--quick" not in workflow
+
+
+def test_the_newest_releases_are_tested_in_full():
+    assert "newest" in cells.cells_in_full()
+    assert set(cells.cells_in_full()) <= set(CELLS)
+    assert not [
+        pin for pin in CELLS["newest"].requirements if cells.package_of(pin) in ("torch", "transformers") and "=" in pin
+    ]
+
+
 def test_the_quick_tests_exist():
     assert all((cells.ROOT / path).exists() for path in cells.quick_paths())
 
@@ -134,7 +149,8 @@ def test_what_is_recorded(tmp_path):
 
 def result(**changes):
     return {
-        "cell": "a", "scope": "all", "date": "2026-01-02", "system": "Linux", "passed": 7, "failed": [],
+        "cell": "a", "scope": "all", "commit": "0123456789ab", "date": "2026-01-02", "system": "Linux", "passed": 7,
+        "failed": [],
         "versions": {"python": "3.11.7", "torch": "2.0.1", "numpy": "1.26.4", "einops": "0.8.2"},
         "skipped": {"no fish": 2}, "seconds": 31, "exit_code": 0, **changes,
     }  # fmt: skip
@@ -150,14 +166,18 @@ def test_the_table_has_versions_counts_and_reasons(tmp_path):
     assert lines[1].split() == ["a", "3.11.7", "2.0.1", "–", "–", "–", "1.26.4", "7", "0", "2", "31"]
     assert lines[2].split() == ["b", *["–"] * (len(table.SHOWN) + 4)]
     assert lines[4:] == ["c failed: tests/x.py::test_y", "skipped: no fish (2 on a, 2 on c)"]
-    written = table.document(results)
-    assert "| a | 3.11.7 | 2.0.1 | – | – | – | 1.26.4 | 7 | 0 | 2 | 31 | all | 2026-01-02 |" in written
-    assert "- no fish: 2 on a, 2 on c" in written and "| b | –" in written and "| not run | – |" in written
+    written = table.document(results, ["a", "b", "c"])
+    assert "| a | 3.11.7 | 2.0.1 | – | – | – | 1.26.4 | 7 | 0 | 2 | 31 | all | 2026-01-02 | 0123456789ab |" in written
+    assert "- no fish: 2 on a, 2 on c" in written and "| b | –" in written and "| not run | – | – |" in written
+    assert "- a: 7 tests passed at commit 0123456789ab on 2026-01-02" in written
+    assert "- b: **not yet**" in written and "- c: **not yet**" in written
 
 
-def test_the_document_takes_the_fullest_result_of_each_cell(tmp_path, monkeypatch, capsys):
+def test_the_fullest_result_of_each_cell_goes_into_the_document(tmp_path, monkeypatch, capsys):
     written = tmp_path / "compatibility.md"
+    kept = tmp_path / "results.json"
     monkeypatch.setattr(command, "DOCUMENT", written)
+    monkeypatch.setattr(table, "KEPT", kept)
     monkeypatch.setattr(command, "read_results", lambda names, quick=False: table.read_results(names, tmp_path, quick))
     monkeypatch.setattr(command, "fullest_results", lambda names: table.fullest_results(names, tmp_path))
     first, second, *rest = CELLS
@@ -168,7 +188,49 @@ def test_the_document_takes_the_fullest_result_of_each_cell(tmp_path, monkeypatc
     assert command.main(["--stored", "--quick", second]) == 0 and not written.exists()
     assert command.main(["--stored", "--document"]) == 1, "not every cell has run"
     rows = rows_of(written.read_text())
-    assert (rows[first][7], rows[first][-2], rows[second][-2], rows[rest[0]][-2]) == ("9", "all", "quick", "not run")
+    assert (rows[first][7], rows[first][-3], rows[second][-3], rows[rest[0]][-3]) == ("9", "all", "quick", "not run")
+    assert table.kept_results(kept)[first]["passed"] == 9
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "stays"),
+    [
+        (None, {}, "old"),
+        ({}, None, "new"),
+        ({}, {}, "new"),
+        ({"scope": "quick"}, {"scope": "quick"}, "new"),
+        ({"scope": "quick", "date": "2026-03-01"}, {"date": "2026-01-01"}, "old"),
+        ({"date": "2026-01-01"}, {"scope": "quick", "date": "2026-03-01"}, "new"),
+        ({"date": "2026-01-01"}, {"date": "2026-03-01"}, "old"),
+    ],
+)
+def test_which_result_is_kept(new, old, stays, tmp_path):
+    """Results are kept with the source: a document written on one machine does not forget what ran on another."""
+    kept = tmp_path / "results.json"
+    entries = {
+        name: None if changes is None else result(cell=name, **changes)
+        for name, changes in (("new", new), ("old", old))
+    }
+    table.keep({"a": entries["old"]}, kept)
+    assert table.keep({"a": entries["new"]}, kept)["a"] == entries[stays] == table.kept_results(kept)["a"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"scope": "quick"}, {"commit": None}, {"commit": "0123456789ab+"}, {"failed": ["x"]}, {"exit_code": 1}]
+)
+def test_in_full_means_every_test_of_a_commit(changes):
+    assert table.ran_in_full(result()) and not table.ran_in_full(result(**changes)) and not table.ran_in_full(None)
+
+
+def test_the_commit_that_is_recorded_is_marked_where_files_differ(tmp_path):
+    assert cells.commit_here(tmp_path) is None
+    git("init", folder=tmp_path)
+    (tmp_path / "file").write_text("one")
+    git("add", "file", folder=tmp_path)
+    git("commit", "--message", "one", folder=tmp_path)
+    assert cells.commit_here(tmp_path) == git("rev-parse", "HEAD", folder=tmp_path)[:12]
+    (tmp_path / "file").write_text("two")
+    assert cells.commit_here(tmp_path) == git("rev-parse", "HEAD", folder=tmp_path)[:12] + "+"
 
 
 @pytest.mark.parametrize("changes", [{"passed": 0}, {"exit_code": 2}, {"failed": ["x"]}])
@@ -179,10 +241,10 @@ def test_a_cell_without_tests_is_not_green(changes):
 def test_the_document_is_the_matrix():
     """docs/compatibility.md has a row for each cell: of those that ran the versions that it pins, and no failure."""
     text = table.DOCUMENT.read_text()
-    assert text.startswith(table.MARKER)
+    assert text == table.document(table.kept_results(), cells.cells_in_full())
     rows = rows_of(text)
     for name, cell in CELLS.items():
-        columns = ("cell", *table.SHOWN, "passed", "failed", "skipped", "seconds", "tests", "date")
+        columns = ("cell", *table.SHOWN, "passed", "failed", "skipped", "seconds", "tests", "date", "commit")
         row = dict(zip(columns, rows[name], strict=True))
         if row["tests"] == "not run":
             continue
@@ -190,6 +252,22 @@ def test_the_document_is_the_matrix():
         for package, version in pins_of(cell).items():
             if package in table.SHOWN:
                 assert row[package].split("+")[0] == version, (name, package)
+
+
+@pytest.mark.parametrize("name", cells.cells_in_full())
+def test_the_document_names_a_full_run(name):
+    """`make matrix CELLS=newest` on the change that is to land, then `python -m matrix --stored --document`."""
+    found = table.kept_results()[name]
+    assert table.ran_in_full(found), f"cell {name} has not run every test on a commit"
+    if not (cells.ROOT / ".git").exists() or git("rev-parse", "--is-shallow-repository") == "true":
+        pytest.skip("asks the history of the repository")
+    known = subprocess.run(["git", "merge-base", "--is-ancestor", found["commit"], "HEAD"], cwd=cells.ROOT)
+    assert known.returncode == 0, f"cell {name} ran at {found['commit']}, which is not in the history of this commit"
+
+
+def git(*words, folder=cells.ROOT):
+    name = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    return subprocess.run(["git", *name, *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def rows_of(text: str) -> dict[str, list[str]]:

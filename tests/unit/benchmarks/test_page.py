@@ -1,11 +1,12 @@
 """The tables, the verdicts, the page and its pictures, from results written by hand."""
 
 import json
+import re
 from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import excerpt
+from benchmarks import excerpt, plots
 from benchmarks import page as pages
 from benchmarks import results as kept
 from benchmarks.load import as_table
@@ -77,6 +78,32 @@ def test_the_page_tells_the_machine_and_shows_its_pictures(tmp_path):
 def test_equal_results_draw_equal_files(tmp_path):
     one, two = (pages.draw({"growth": {"layers": growth()}}, tmp_path / name)[0] for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_picture_is_small_and_says_what_it_said():
+    """What is drawn from results lies in git only while it is small; text is kept to the letter."""
+    svg = """<svg>
+      <metadata>1.2345</metadata><!-- a comment -->
+      <g id="text_1">
+       <text x="1.2345" style="font-size: 9px" transform="rotate(-0 2.9999 10.25)">0.125 of  1.2345</text>
+       <path d="M 0 0
+L 12.34567 8
+" style="fill: none"/>
+      </g></svg>"""
+    assert plots.compact(svg).splitlines() == [
+        "<svg>",
+        "<g>",
+        '<text x="1.2" style="font-size: 9px" transform="rotate(-0 3 10.25)">0.125 of 1.2345</text>',
+        '<path d="M 0 0 L 12.3 8" style="fill: none"/>',
+        "</g></svg>",
+    ]
+    for path in (pages.DOCS / "figures").iterdir():
+        assert path.stat().st_size < 64 * 1024, path.name
+
+
+def test_the_committed_pictures_are_those_of_the_page():
+    drawn = {f"figures/{path.name}" for path in (pages.DOCS / "figures").iterdir()}
+    assert drawn == set(re.findall(r"\((figures/[^)]+)\)", (pages.DOCS / pages.PAGE).read_text()))
 
 
 def test_parts_measured_apart_say_so():

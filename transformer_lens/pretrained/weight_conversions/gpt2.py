@@ -1,13 +1,5 @@
-"""The converter of this family under upstream's name."""
+"""Upstream's path of ``convert_gpt2_weights``."""
 
-from typing import Any
+from transformer_lens.pretrained.weight_conversions.converters import convert_gpt2_weights
 
-import torch
-
-from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformer_lens.loading.state_dicts import state_dict_of
-
-
-def convert_gpt2_weights(gpt2: Any, cfg: HookedTransformerConfig) -> dict[str, torch.Tensor]:
-    """Returns the weights of a live transformers model in our names and shapes, as views where possible."""
-    return state_dict_of(gpt2, cfg)
+__all__ = ["convert_gpt2_weights"]
