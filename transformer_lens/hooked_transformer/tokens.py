@@ -40,7 +40,7 @@ class TokensMixin(ModelParts):
             default_padding_side: "left" or "right"; None leaves the tokenizer's own.
 
         Raises:
-            InputError: If the side is neither, or `tokenizer` is a name or another thing that cannot tokenize. Model and
+            InputError: If the side is neither, or `tokenizer` is a name or cannot tokenize. Model and
                 tokenizer are as they were, whatever is raised.
         """
         check_padding_side(default_padding_side)
