@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,8 +23,10 @@ from transformer_lens.loading.checkpoint import (
     read_config_json,
 )
 from transformer_lens.loading.checkpoint.adapter import is_adapter, merge_adapter, open_adapter
+from transformer_lens.loading.checkpoint.checkpoint import Skip
 from transformer_lens.loading.checkpoint.live_model import load_dequantized
 from transformer_lens.loading.conversion import Architecture, Converted, convert, read_config
+from transformer_lens.loading.conversion.convert import refuse_more_layers
 from transformer_lens.loading.errors import CorruptCheckpointError, LoadingError
 from transformer_lens.loading.loaders.choose import Choice
 from transformer_lens.loading.memory import processed
@@ -35,7 +37,13 @@ from transformer_lens.loading.memory.threads import load_threads, one_thread_eac
 from transformer_lens.loading.placement.devices import place
 from transformer_lens.loading.processing import Plan
 from transformer_lens.loading.progress import byte_progress
-from transformer_lens.loading.quantization.methods import BITSANDBYTES, FP8, method_of, refuse, refuse_cut_blocks
+from transformer_lens.loading.quantization.methods import (
+    BITSANDBYTES,
+    PACKING_FIELDS,
+    method_of,
+    refuse,
+    refuse_wrong_scales,
+)
 from transformer_lens.loading.quantization.quantization import Quantization
 from transformer_lens.loading.quantization.settings import settings_of
 from transformer_lens.loading.quantization.stored import with_packed_matrices
@@ -275,18 +283,19 @@ def _open(request: Request, source: Source | None) -> tuple[Checkpoint, Architec
         source = _resolve(request, adapter.base)
     if isinstance(source, GGUFSource):
         checkpoint = open_gguf(source, io=request.io)
-        return checkpoint, architectures.find(checkpoint.config, checkpoint.label)
+        return _cut(checkpoint, architectures.find(checkpoint.config, checkpoint.label), request)
     config = read_config_json(source)
     method = method_of(config, source.label)
     if method is not None and method != BITSANDBYTES:
         refuse(method, source.label, request.dequantize)
-        skip = architectures.find(config, source.label).beyond(request.first_n_layers)
-        if method == FP8:
-            refuse_cut_blocks(open_checkpoint(source, config, skip, request.io).weights, config, source.label)
+        architecture = architectures.find(config, source.label)
+        # What transformers does not find it makes up, and what it does not know it leaves out.
+        stored = open_checkpoint(source, config, lambda key: False, request.io).weights
+        refuse_more_layers(stored, architecture, _n_layers(architecture, config, source.label), source.label)
+        refuse_wrong_scales(method, stored, config, source.label)
         return _open_live(load_dequantized(source, method), source.label, request)
     architecture = architectures.find(config, source.label)
-    skip = architecture.beyond(request.first_n_layers)
-    checkpoint = open_checkpoint(source, config, skip, request.io)
+    checkpoint = open_checkpoint(source, config, _left_out(architecture, config, source.label, request), request.io)
     if method is not None:
         settings = settings_of(config["quantization_config"], f"the quantization_config of {source.label}")
         plain = {name: value for name, value in config.items() if name != "quantization_config"}
@@ -301,10 +310,27 @@ def _open(request: Request, source: Source | None) -> tuple[Checkpoint, Architec
 
 def _open_live(hf_model: nn.Module, label: str | None, request: Request) -> tuple[Checkpoint, Architecture]:
     checkpoint = from_live_model(hf_model, label)
-    architecture = architectures.find(checkpoint.config, checkpoint.label)
-    skip = architecture.beyond(request.first_n_layers)
+    return _cut(checkpoint, architectures.find(checkpoint.config, checkpoint.label), request)
+
+
+def _cut(checkpoint: Checkpoint, architecture: Architecture, request: Request) -> tuple[Checkpoint, Architecture]:
+    """Returns a checkpoint without the layers that are not asked for, and its table."""
+    skip = _left_out(architecture, checkpoint.config, checkpoint.label, request)
     kept = checkpoint.weights.without(key for key in checkpoint.weights if skip(key))
     return replace(checkpoint, weights=kept), architecture
+
+
+def _left_out(architecture: Architecture, config: Mapping[str, Any], label: str, request: Request) -> Skip:
+    """Returns a predicate that is true for keys of layers that are not asked for."""
+    if request.first_n_layers is None:
+        return lambda key: False
+    return architecture.left_out(request.first_n_layers, _n_layers(architecture, config, label))
+
+
+def _n_layers(architecture: Architecture, config: Mapping[str, Any], label: str) -> int:
+    """Returns how many layers a config.json says there are, whatever packs them."""
+    plain = {name: value for name, value in config.items() if name not in PACKING_FIELDS}
+    return int(read_config(architecture, plain, label)["n_layers"])
 
 
 def _config(

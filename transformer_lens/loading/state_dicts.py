@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading import architectures, processing
+from transformer_lens.loading.architectures import own_names
 from transformer_lens.loading.checkpoint import from_live_model
 from transformer_lens.loading.conversion import convert, schema
+from transformer_lens.loading.conversion.convert import refuse_all_but_floats, refuse_more_layers
 from transformer_lens.loading.errors import MissingTensorError
 from transformer_lens.loading.processing import Flags, Plan
 from transformer_lens.loading.weights import LazyTensor, Weights
@@ -23,17 +25,22 @@ def weights_of(state_dict: Mapping[str, Tensor], cfg: HookedTransformerConfig) -
 
     Raises:
         MissingTensorError: It lacks parameters.
+        UnexpectedTensorError: It has more layers than the model.
+        QuantizedTensorError: Parameters are no floats.
     """
     axes = schema(cfg)
     missing = [name for name in axes if name not in state_dict]
     if missing:
         raise MissingTensorError("The state dict lacks parameters of the model: " + ", ".join(missing[:8]))
-    return Weights(
+    refuse_more_layers(state_dict, own_names(cfg), cfg.n_layers, "the state dict")
+    weights = Weights(
         {
             name: replace(LazyTensor.of(state_dict[name].detach(), name, "the state dict"), layout=layout)
             for name, layout in axes.items()
         }
     )
+    refuse_all_but_floats(weights, "the state dict")
+    return weights
 
 
 def with_norms_of(names: Container[str], cfg: HookedTransformerConfig, fold_ln: bool) -> HookedTransformerConfig:
