@@ -48,7 +48,7 @@ bench: $(STAMP) ## times and weighs loading, ours and others' and the limits; AR
 
 fuzz: $(STAMP) ## fuzzes the readers of strangers' files, five minutes a target
 	$(BIN)/python -m pip install --quiet --constraint constraints/dev.txt --editable '.[fuzz]'
-	for target in safetensors bin json adapter; do $(BIN)/python -m fuzz.targets $$target --seconds 300 || exit 1; done
+	for target in safetensors bin pickle gguf json adapter; do $(BIN)/python -m fuzz.targets $$target --seconds 300 || exit 1; done
 
 clean: ## removes the environment and every cache
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

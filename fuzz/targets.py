@@ -1,13 +1,15 @@
 """What is fuzzed, and what may come of it: a value, or one of our errors. Anything else is a finding.
 
-python -m fuzz.targets safetensors|bin|json|adapter [--seconds 300] [--corpus FOLDER]
+python -m fuzz.targets safetensors|bin|pickle|gguf|json|adapter [--seconds 300] [--corpus FOLDER]
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +17,11 @@ import atheris
 
 with atheris.instrument_imports(include=["transformer_lens.loading"]):
     from transformer_lens.loading import LoadingError, architectures
-    from transformer_lens.loading.checkpoint import bin_file, safetensors
+    from transformer_lens.loading.checkpoint import bin_file, open_gguf, safetensors
     from transformer_lens.loading.checkpoint.adapter_config import read_adapter_config
     from transformer_lens.loading.checkpoint.checkpoint import wanted_shards
     from transformer_lens.loading.conversion import read_config
+    from transformer_lens.loading.sources import GGUFSource
     from transformer_lens.loading.sources.json_files import read_json
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
@@ -41,6 +44,28 @@ def fuzz_bin(data: bytes) -> None:
     """Reads the records of a torch file and makes every tensor."""
     for promise in bin_file.read_records(written(data, "pytorch_model.bin")).values():
         promise.make().sum()
+
+
+def fuzz_pickle(data: bytes) -> None:
+    """Runs a pickle as a description inside an archive that is whole, and walks over what it describes."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        file.writestr("archive/data.pkl", data)
+        for place in range(2):
+            file.writestr(f"archive/data/{place}", bytes(24))
+    path = written(out.getvalue(), "pickle.bin")
+    weights, beside = bin_file.read_nested(path, ("model",))
+    for promise in weights.values():
+        promise.make().sum()
+    repr(beside)
+
+
+def fuzz_gguf(data: bytes) -> None:
+    """Reads a header, its config, and makes every tensor that it describes."""
+    checkpoint = open_gguf(GGUFSource(written(data, "model.gguf"), "fuzz"))
+    for promise in checkpoint.weights.values():
+        promise.make().sum()
+    read_config(architectures.find(checkpoint.config, "fuzz"), checkpoint.config, "fuzz")
 
 
 def fuzz_json(data: bytes) -> None:
@@ -66,6 +91,8 @@ def fuzz_adapter(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "safetensors": fuzz_safetensors,
     "bin": fuzz_bin,
+    "pickle": fuzz_pickle,
+    "gguf": fuzz_gguf,
     "json": fuzz_json,
     "adapter": fuzz_adapter,
 }
@@ -83,7 +110,6 @@ _ADAPTERS: tuple[dict[str, object], ...] = (
 
 def seeds(kind: str, folder: Path) -> None:
     """Writes a few right inputs, so that mutation starts from what is read to its end."""
-    import io
     import json
 
     import torch
@@ -99,12 +125,52 @@ def seeds(kind: str, folder: Path) -> None:
     elif kind == "adapter":
         for number, fields in enumerate(_ADAPTERS):
             (folder / f"seed-{number}").write_text(json.dumps({"peft_type": "LORA", "r": 4, **fields}))
+    elif kind == "pickle":
+        for protocol in (2, 4):
+            out = io.BytesIO()
+            beside = {
+                "model": tensors,
+                "optimizer": {"state": {0: {"step": 1.5}}, "betas": (0.9, 0.95)},
+                "n": [None, True],
+            }
+            torch.save(beside, out, pickle_protocol=protocol)
+            with zipfile.ZipFile(out) as archive:
+                name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+                (folder / f"seed-{protocol}").write_bytes(archive.read(name))
+    elif kind == "gguf":
+        write_gguf(folder)
     else:
         from tests.tiny_models import VARIANTS
 
         for name, variant in VARIANTS.items():
             config = variant.config().to_dict()
             (folder / name).write_text(json.dumps({**config, "weight_map": {"a": "model.safetensors"}}))
+
+
+def write_gguf(folder: Path) -> None:
+    """Writes small files of two architectures, with stretched positions, a tokenizer, and packed numbers."""
+    import gguf
+    import numpy
+
+    for kind, packing in (("llama", None), ("gpt2", None), ("llama", gguf.GGMLQuantizationType.Q8_0)):
+        path = folder / f"seed-{kind}-{'plain' if packing is None else packing.name}"
+        writer = gguf.GGUFWriter(str(path), kind)
+        sizes = (writer.add_context_length, writer.add_embedding_length, writer.add_feed_forward_length)
+        for add in sizes:
+            add(32)
+        writer.add_block_count(1)
+        writer.add_head_count(2)
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(4.0)
+        writer.add_array("tokenizer.ggml.tokens", ["a", "b", "c"])
+        for name in ("token_embd.weight", "blk.0.attn_q.weight"):
+            matrix = numpy.ones((32, 32), dtype=numpy.float32)
+            packed = matrix if packing is None else gguf.quants.quantize(matrix, packing)
+            writer.add_tensor(name, packed, raw_dtype=packing)
+        writer.add_tensor("output_norm.weight", numpy.ones(32, dtype=numpy.float32))
+        for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+            write()
+        writer.close()
 
 
 def main() -> None:

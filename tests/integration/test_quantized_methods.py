@@ -13,7 +13,7 @@ import torch
 from tests.integration.quantized_models import FAMILIES, save_unpacked
 from tests.tiny_models import VARIANTS, make_model
 from transformer_lens import HookedTransformer
-from transformer_lens.loading import QuantizedTensorError, UnsupportedArchitectureError
+from transformer_lens.loading import QuantizedTensorError, UnexpectedTensorError, UnsupportedArchitectureError
 
 TOKENS = torch.tensor([[1, 5, 9, 70, 3, 11, 40], [2, 2, 60, 8, 101, 7, 33]])
 BLOCK, LARGEST_FP8 = 128, 448.0
@@ -110,6 +110,43 @@ def test_fp8_blocks_that_transformers_would_scale_wrongly_are_refused(tmp_path: 
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_fp8_without_scales_or_of_more_layers_is_refused(tmp_path: Path) -> None:
+    """transformers makes up the scales that it does not find, and leaves out the layers that it does not know."""
+    from safetensors.torch import load_file, save_file
+
+    rewrite(saved(tmp_path), FP8, fp8)
+    tensors, key = load_file(tmp_path / "model.safetensors"), "model.layers.1.mlp.up_proj.weight"
+    kept = {name: tensor for name, tensor in tensors.items() if name != f"{key}_scale_inv"}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(QuantizedTensorError, match=f"{key} in float8_e4m3fn without scales"):
+        HookedTransformer.from_pretrained(tmp_path, device="cpu", dequantize=True)
+    more = {name.replace(".1.", ".2."): tensor.clone() for name, tensor in tensors.items() if ".layers.1." in name}
+    save_file({**tensors, **more}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UnexpectedTensorError, match="more layers than the 2"):
+        HookedTransformer.from_pretrained(tmp_path, device="cpu", dequantize=True)
+    (tmp_path / "config.json").write_text(
+        json.dumps({k: v for k, v in json.loads((tmp_path / "config.json").read_text()).items() if "quant" not in k})
+    )
+    plain = {name: tensor for name, tensor in tensors.items() if "scale" not in name}
+    save_file(plain, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(QuantizedTensorError, match=r"(?s)up_proj.weight  float8_e4m3fn.*only with their scales"):
+        HookedTransformer.from_pretrained(tmp_path, device="cpu")
+
+
+def test_neighbours_of_a_packed_checkpoint_are_not_handed_over(tmp_path: Path) -> None:
+    """Code that its config names does not run, and no adapter beside it takes the place of the model."""
+    rewrite(saved(tmp_path), FP8, fp8)
+    mark = tmp_path / "mark"
+    (tmp_path / "evil.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    config = json.loads((tmp_path / "config.json").read_text())
+    named = {"AutoConfig": "evil.Mine", "AutoModelForCausalLM": "evil.Mine"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "auto_map": named, "attn_implementation": "x/evil"}))
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "some/where", "peft_type": "LORA"}')
+    (tmp_path / "generation_config.json").write_text("[")
+    model = HookedTransformer.from_pretrained(tmp_path, device="cpu", dequantize=True)
+    assert model.cfg.n_layers == 2 and not mark.exists()
+
+
 def test_compressed_tensors(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", minversion="5.0")
     meant = rewrite(save_unpacked("llama-gqa", tmp_path), COMPRESSED, by_channel)

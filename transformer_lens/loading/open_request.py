@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
@@ -16,11 +18,19 @@ from transformer_lens.loading.checkpoint import (
     read_config_json,
 )
 from transformer_lens.loading.checkpoint.adapter import Adapter, Holds, adapters_in, open_adapter
+from transformer_lens.loading.checkpoint.checkpoint import Skip
 from transformer_lens.loading.checkpoint.live_model import load_dequantized
 from transformer_lens.loading.checkpoint.merge import with_adapter
-from transformer_lens.loading.conversion import Architecture
+from transformer_lens.loading.conversion import Architecture, read_config
+from transformer_lens.loading.conversion.convert import refuse_more_layers
 from transformer_lens.loading.errors import LoadingError
-from transformer_lens.loading.quantization.methods import BITSANDBYTES, FP8, method_of, refuse, refuse_cut_blocks
+from transformer_lens.loading.quantization.methods import (
+    BITSANDBYTES,
+    PACKING_FIELDS,
+    method_of,
+    refuse,
+    refuse_wrong_scales,
+)
 from transformer_lens.loading.quantization.settings import settings_of
 from transformer_lens.loading.quantization.stored import with_packed_matrices
 from transformer_lens.loading.request import Request
@@ -117,20 +127,20 @@ def _open_files(request: Request, source: Source) -> tuple[Checkpoint, Architect
     """Returns the checkpoint in files and its table."""
     if isinstance(source, GGUFSource):
         checkpoint = open_gguf(source, io=request.io)
-        return checkpoint, architectures.find(checkpoint.config, checkpoint.label)
+        return _cut(checkpoint, architectures.find(checkpoint.config, checkpoint.label), request)
     config = read_config_json(source)
     method = method_of(config, source.label)
     architecture = architectures.find(config, source.label)
-    skip = architecture.beyond(request.first_n_layers)
     if method is not None and method in architecture.unpacks:
-        config = {name: value for name, value in config.items() if name != "quantization_config"}
-        return open_checkpoint(source, config, skip, request.io), architecture
+        config, method = {name: value for name, value in config.items() if name not in PACKING_FIELDS}, None
     if method is not None and method != BITSANDBYTES:
         refuse(method, source.label, request.dequantize)
-        if method == FP8:
-            refuse_cut_blocks(open_checkpoint(source, config, skip, request.io).weights, config, source.label)
+        # What transformers does not find it makes up, and what it does not know it leaves out.
+        stored = open_checkpoint(source, config, lambda key: False, request.io).weights
+        refuse_more_layers(stored, architecture, _n_layers(architecture, config, source.label), source.label)
+        refuse_wrong_scales(method, stored, config, source.label)
         return _open_live(load_dequantized(source, method), source.label, request)
-    checkpoint = open_checkpoint(source, config, skip, request.io)
+    checkpoint = open_checkpoint(source, config, _left_out(architecture, config, source.label, request), request.io)
     if method is not None:
         settings = settings_of(config["quantization_config"], f"the quantization_config of {source.label}")
         plain = {name: value for name, value in config.items() if name != "quantization_config"}
@@ -141,7 +151,24 @@ def _open_files(request: Request, source: Source) -> tuple[Checkpoint, Architect
 
 def _open_live(hf_model: nn.Module, label: str | None, request: Request) -> tuple[Checkpoint, Architecture]:
     checkpoint = from_live_model(hf_model, label)
-    architecture = architectures.find(checkpoint.config, checkpoint.label)
-    skip = architecture.beyond(request.first_n_layers)
+    return _cut(checkpoint, architectures.find(checkpoint.config, checkpoint.label), request)
+
+
+def _cut(checkpoint: Checkpoint, architecture: Architecture, request: Request) -> tuple[Checkpoint, Architecture]:
+    """Returns a checkpoint without the layers that are not asked for, and its table."""
+    skip = _left_out(architecture, checkpoint.config, checkpoint.label, request)
     kept = checkpoint.weights.without(key for key in checkpoint.weights if skip(key))
     return replace(checkpoint, weights=kept), architecture
+
+
+def _left_out(architecture: Architecture, config: Mapping[str, Any], label: str, request: Request) -> Skip:
+    """Returns a predicate that is true for keys of layers that are not asked for."""
+    if request.first_n_layers is None:
+        return lambda key: False
+    return architecture.left_out(request.first_n_layers, _n_layers(architecture, config, label))
+
+
+def _n_layers(architecture: Architecture, config: Mapping[str, Any], label: str) -> int:
+    """Returns how many layers a config.json says there are, whatever packs them."""
+    plain = {name: value for name, value in config.items() if name not in PACKING_FIELDS}
+    return int(read_config(architecture, plain, label)["n_layers"])

@@ -167,11 +167,4 @@ def _converted(
     else:
         cfg = with_norms_of(weights, cfg, fold_ln)
         architecture = own_names(cfg)
-    beyond = architecture.beyond(cfg.n_layers)
-    more = [name for name in weights if beyond(name)]
-    if more:
-        raise UnexpectedTensorError(
-            f"{label} holds more layers than the {cfg.n_layers} of its {architecture.said_by}:\n"
-            + "\n".join(f"  {line}" for line in collapse(more))
-        )
     return convert(weights, architecture, cfg, said, label), architecture, copy.copy(cfg)

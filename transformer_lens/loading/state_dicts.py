@@ -12,8 +12,10 @@ from transformer_lens import anatomy
 from transformer_lens.anatomy import axis_sizes, schema
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading import architectures, processing
+from transformer_lens.loading.architectures import own_names
 from transformer_lens.loading.checkpoint import from_live_model
 from transformer_lens.loading.conversion import convert
+from transformer_lens.loading.conversion.convert import refuse_all_but_floats, refuse_more_layers
 from transformer_lens.loading.errors import LayoutMismatchError, MissingTensorError
 from transformer_lens.loading.processing import Flags, Plan
 from transformer_lens.loading.weights import LazyTensor, Weights
@@ -25,6 +27,8 @@ def weights_of(state_dict: Mapping[str, Tensor], cfg: HookedTransformerConfig) -
     Raises:
         MissingTensorError: It lacks parameters.
         LayoutMismatchError: A tensor has another shape than the model's.
+        UnexpectedTensorError: It has more layers than the model.
+        QuantizedTensorError: Parameters are no floats.
     """
     axes, sizes = schema(cfg), axis_sizes(cfg)
     missing = [name for name in axes if name not in state_dict]
@@ -39,12 +43,15 @@ def weights_of(state_dict: Mapping[str, Tensor], cfg: HookedTransformerConfig) -
     if wrong:
         more = [f"  … and {len(wrong) - 8} more"] if len(wrong) > 8 else []
         raise LayoutMismatchError("Shapes of state dict and model differ:\n" + "\n".join([*wrong[:8], *more]))
-    return Weights(
+    refuse_more_layers(state_dict, own_names(cfg), cfg.n_layers, "the state dict")
+    weights = Weights(
         {
             name: replace(LazyTensor.of(state_dict[name].detach(), name, "the state dict"), layout=layout)
             for name, layout in axes.items()
         }
     )
+    refuse_all_but_floats(weights, "the state dict")
+    return weights
 
 
 def with_norms_of(names: Container[str], cfg: HookedTransformerConfig, fold_ln: bool) -> HookedTransformerConfig:

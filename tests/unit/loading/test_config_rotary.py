@@ -4,11 +4,14 @@ import json
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.tiny_models import VARIANTS, Variant
 from tests.unit.loading.configs import ROTARY, SIZES, hf, read, saved
 from transformer_lens.config import HookedTransformerConfig
 from transformer_lens.loading.errors import CorruptCheckpointError, UnhandledConfigError
+from transformer_lens.utilities.rotary_frequencies import rotary_frequencies
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if not name.startswith("gpt2")])
@@ -191,3 +194,56 @@ def test_an_unknown_rotation(family, kind):
 def test_a_rotation_that_makes_no_sense(fields, error, says):
     with pytest.raises(error, match=says):
         read(hf("llama", **fields))
+
+
+@pytest.mark.parametrize("high", [1.0, 0.5, 1])
+def test_llama3_needs_its_low_factor_below_its_high_one(high):
+    rope = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": high,
+            "original_max_position_embeddings": 16}  # fmt: skip
+    with pytest.raises(CorruptCheckpointError, match="low_freq_factor = 1.0 is not below high_freq_factor"):
+        read(hf("llama", rope_scaling=rope))
+
+
+def any_size(smallest: float = -50, largest: float = 30):
+    """Numbers of every order of magnitude, those below what float32 has among them."""
+    return st.floats(smallest, largest).map(lambda exponent: 10.0**exponent) | st.sampled_from([1.0, 1, 10000.0])
+
+
+@given(
+    theta=any_size(),
+    kind=st.sampled_from(["default", "linear", "dynamic", "llama3", "yarn", "longrope"]),
+    factor=any_size(),
+    other=any_size(),
+    mscale=st.none() | st.sampled_from([-10.0, 0.0, 1e-30, 1.0]) | any_size(-5, 30),
+)
+def test_what_is_read_rotates(theta, kind, factor, other, mscale):
+    """Numbers that are numbers each may together be none: they are refused, and never NaN in a model."""
+    rope = {"rope_type": kind, "rope_theta": theta}
+    rope |= {} if kind in ("default", "longrope") else {"factor": factor}
+    rope |= {} if kind not in ("llama3", "yarn", "longrope") else {"original_max_position_embeddings": 16}
+    if kind == "llama3":
+        rope |= {"low_freq_factor": other, "high_freq_factor": 4.0}
+    if kind == "longrope":
+        rope |= {"short_factor": [factor] * 4, "long_factor": [other] * 4}
+    if kind == "yarn":
+        rope |= {"beta_fast": other, "mscale": mscale, "mscale_all_dim": mscale}
+    if kind in ("yarn", "longrope") and mscale is not None:
+        rope |= {"attention_factor": mscale} if kind == "longrope" else {}
+    try:
+        fields = read(hf("llama", rope_parameters=rope))
+    except (CorruptCheckpointError, UnhandledConfigError):
+        return
+    for length in (1, 16, 17, 64, 4096):
+        frequencies, scale = rotary_frequencies(
+            fields["rotary_dim"], float(fields["rotary_base"]), fields["rope_scaling"], length
+        )
+        turned = torch.cat([wave(frequencies * (length - 1)) * scale for wave in (torch.cos, torch.sin)])
+        assert turned.isfinite().all() and turned.to(torch.float16).isfinite().all()
+
+
+@pytest.mark.parametrize("family", ROTARY)
+@pytest.mark.parametrize("theta", [1e-300, 1e-60, 1e-45])
+def test_a_base_that_gives_no_angles(family, theta):
+    """Powers of it underflow in float32: transformers divides by zero, and every logit is NaN."""
+    with pytest.raises(CorruptCheckpointError, match="frequencies of rotation"):
+        read(hf(family, rope_parameters={"rope_type": "default", "rope_theta": theta, "partial_rotary_factor": 1.0}))

@@ -1,5 +1,6 @@
 """Conversions of every variant against the same reshapes written by hand, and what a wrong checkpoint says."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -14,7 +15,12 @@ from transformer_lens.loading.architectures import SUPPORTED, find
 from transformer_lens.loading.checkpoint import from_live_model, open_checkpoint, read_config_json
 from transformer_lens.loading.conversion import Take, convert, read_config
 from transformer_lens.loading.conversion.convert import collapse
-from transformer_lens.loading.errors import LayoutMismatchError, MissingTensorError, UnexpectedTensorError
+from transformer_lens.loading.errors import (
+    LayoutMismatchError,
+    MissingTensorError,
+    QuantizedTensorError,
+    UnexpectedTensorError,
+)
 from transformer_lens.loading.sources import resolve
 from transformer_lens.loading.weights import Held, Weights
 
@@ -210,13 +216,53 @@ def test_first_layers_only(tiny):
     assert cfg.n_layers == 4
     few = replace(cfg, n_layers=2)
     file = on_disk(tiny("qwen2-windows"))
-    result = convert(Weights.from_state_dict(file), architecture, few, config, "it")
-    assert set(result.weights) == set(schema(few))
-    assert set(result.dropped) == {key for key in file if ".layers.2." in key or ".layers.3." in key}
-    assert set(result.dropped) == {key for key in file if architecture.beyond(2)(key)}
-    assert set(result.dropped.values()) == {"a layer beyond the 2 that were asked for"}
-    kept = {key: tensor for key, tensor in file.items() if not architecture.beyond(2)(key)}
-    assert not convert(Weights.from_state_dict(kept), architecture, few, config, "it").dropped
+    left_out = architecture.left_out(2, cfg.n_layers)
+    kept = {key: tensor for key, tensor in file.items() if not left_out(key)}
+    assert {key for key in file if ".layers.2." in key or ".layers.3." in key} == set(file) - set(kept)
+    result = convert(Weights.from_state_dict(kept), architecture, few, config, "it")
+    assert set(result.weights) == set(schema(few)) and not result.dropped
+
+
+@pytest.mark.parametrize("first", [None, 1, 2])
+def test_layers_that_the_config_does_not_have_are_never_left_out(tiny, first):
+    architecture, cfg, config = parts(tiny("qwen2-windows"))
+    file = on_disk(tiny("qwen2-windows"))
+    left_out = architecture.left_out(first, 3)
+    kept = Weights.from_state_dict({key: tensor for key, tensor in file.items() if not left_out(key)})
+    with pytest.raises(UnexpectedTensorError, match=r"(?s)more layers than.*model\.layers\.3\.") as error:
+        convert(kept, architecture, replace(cfg, n_layers=first or 3), config, "it")
+    assert first is None or f"model.layers.{first}." not in str(error.value)
+
+
+def test_a_number_of_a_layer_may_have_any_length(tiny):
+    """Python makes no number of thousands of digits; a name with them is of a layer beyond all the same."""
+    for digits in ("9" * 10, "9" * 5000):
+        file = {**on_disk(tiny("llama-gqa")), f"model.layers.{digits}.mlp.up_proj.weight": torch.zeros(3)}
+        with pytest.raises(UnexpectedTensorError, match="more layers than"):
+            converted(tiny("llama-gqa"), file)
+
+
+NO_FLOATS = [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool, torch.complex64] + [
+    vars(torch)[name] for name in ("float8_e4m3fn", "float8_e5m2", "uint16") if name in vars(torch)
+]
+
+
+@pytest.mark.parametrize("dtype", NO_FLOATS, ids=str)
+def test_a_weight_that_is_no_float_is_named(tiny, dtype):
+    file = on_disk(tiny("gpt2"))
+    for key in ("transformer.wte.weight", "transformer.h.1.attn.c_attn.bias", "transformer.ln_f.weight"):
+        with pytest.raises(QuantizedTensorError, match=f"(?s){re.escape(key)}  {str(dtype)[6:]}\n"):
+            converted(tiny("gpt2"), {**file, key: torch.zeros(file[key].shape).to(dtype)})
+
+
+def test_every_weight_that_is_no_float_is_named_at_once(hf_model):
+    """Of every family: whatever a parameter reads, one message has it, layers together."""
+    used = converted(hf_model).used
+    bad = {key: torch.zeros(tensor.shape, dtype=torch.int32) for key, tensor in on_disk(hf_model).items()}
+    with pytest.raises(QuantizedTensorError) as error:
+        converted(hf_model, bad)
+    for line in collapse(used):
+        assert f"  {line}  int32\n" in str(error.value) or "… and" in str(error.value), line
 
 
 # --- what a wrong checkpoint says

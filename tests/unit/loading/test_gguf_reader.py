@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from tests.tiny_models import VARIANTS, Variant, make_model
 from transformer_lens import HookedTransformer
 from transformer_lens.loading.checkpoint import open_gguf
+from transformer_lens.loading.checkpoint.gguf import tensors_of_gguf
 from transformer_lens.loading.checkpoint.gguf_header import read_gguf_header
 from transformer_lens.loading.errors import (
     CorruptCheckpointError,
     LoadingError,
     QuantizedTensorError,
+    UnexpectedTensorError,
     UnhandledConfigError,
     UnsupportedArchitectureError,
 )
@@ -294,7 +296,7 @@ BROKEN = {
     "big-endian": (built(version=3 << 24), CORRUPT, "not little-endian"),
     "too-many-tensors": (built(n_tensors=1 << 60), CORRUPT, "says that it holds"),
     "too-many-fields": (built(n_fields=1 << 60), CORRUPT, "says that it holds"),
-    "more-tensors-than-there-are": (built(n_tensors=900), CORRUPT, "ends inside|stands twice|axes"),
+    "more-tensors-than-there-are": (built(n_tensors=900), CORRUPT, "ends inside|stands twice|axes|name is empty"),
     "name-of-exabytes": (
         b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1 << 62),
         CORRUPT,
@@ -361,20 +363,97 @@ BROKEN = {
     "axis-of-2-to-the-60": (built(embed((1 << 60, 1 << 60))), CORRUPT, "more than any machine holds"),
     "tensor-twice": (built((EMBED, EMBED)), CORRUPT, "'token_embd.weight' stands twice"),
     "unaligned": (built(embed(offset=4)), CORRUPT, "multiples of 32"),
-    "cut-off": (built(data=bytes(50)), CORRUPT, r"bytes of the \d+ that its header says \('token_embd.weight' is cut"),
-    "offset-of-exabytes": (built(embed(offset=1 << 62)), CORRUPT, "is cut off"),
+    "cut-off": (built(data=bytes(50)), CORRUPT, r"of the \d+ that its header says \('token_embd.weight' .* is cut"),
+    "offset-of-exabytes": (built(embed(offset=1 << 62)), CORRUPT, "belong to no tensor"),
     "overlap": (built((EMBED, LATER), bytes(400)), CORRUPT, "'blk.0.attn_q.weight' overlaps 'token_embd.weight'"),
     "unknown-packing": (built(embed(kind=200)), CORRUPT, "unknown way 200"),
     "packing-that-cannot-be-undone": (built(embed((256, 3), kind=27)), QuantizedTensorError, "I64.*cannot unpack"),
     "rows-of-half-a-block": (built(embed((33, 3), kind=8)), CORRUPT, "rows of 33 numbers; Q8_0 packs 32"),
-    "no-embedding": (built((("output_norm.weight", (8,), 0, 0),)), CORRUPT, "no token_embd.weight"),
+    "no-embedding": (built((("output_norm.weight", (8,), 0, 0),), bytes(32)), CORRUPT, "no token_embd.weight"),
     "tensor-of-another-model": (
         built((EMBED, ("blk.0.ssm_a.weight", (8,), 0, 96)), bytes(128)), CORRUPT, "'blk.0.ssm_a.weight' has no place",
     ),
     "heads-that-do-not-divide": (
-        built((EMBED, ("blk.0.attn_q.weight", (8, 7), 0, 96)), bytes(400)), CORRUPT, "2 heads cannot share",
+        built((EMBED, ("blk.0.attn_q.weight", (8, 7), 0, 96)), bytes(320)), CORRUPT, "2 heads cannot share",
     ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("claimed", [0, 1, 2, 3, 6, 7, 8, 12, 14, 24, 26, 28, 30], ids=lambda kind: Packing(kind).name)
+@pytest.mark.parametrize("written", [0, 1, 2, 8, 12, 30], ids=lambda kind: Packing(kind).name)
+@pytest.mark.parametrize("last", [True, False])
+def test_a_packing_that_does_not_fill_its_room_is_refused(tmp_path, written, claimed, last):
+    """Whatever a tensor is said to be packed by, it takes as many bytes as there are."""
+
+    def nbytes(kind):
+        per_block, size = gguf.GGML_QUANT_SIZES[Packing(kind)]
+        return 256 // per_block * size * 3
+
+    room = nbytes(written) + -nbytes(written) % 32
+    embedding, norm = ("token_embd.weight", (256, 3), claimed), ("output_norm.weight", (8,), 0)
+    order = [(*norm, 0), (*embedding, 32)] if last else [(*embedding, 0), (*norm, room)]
+    path = tmp_path / "m.gguf"
+    path.write_bytes(built(order, bytes(32 + room), llama__embedding_length=uint(256)))
+    if nbytes(claimed) + -nbytes(claimed) % 32 == room:
+        read_gguf_header(path)
+        return
+    with pytest.raises(LoadingError, match="belong to no tensor|more than its header|overlaps|cut off|cannot unpack"):
+        open_gguf(GGUFSource(path, "m"))
+    with pytest.raises(LoadingError):
+        tensors_of_gguf(path)
+
+
+@given(st.lists(st.integers(0, 3), min_size=3, max_size=3), st.integers(0, 70), st.sampled_from([32, 64, 256]))
+def test_tensors_follow_each_other_from_the_header_to_the_end(tmp_path_factory, gaps, trailing, alignment):
+    offset, tensors = 0, []
+    for gap, (name, rows) in zip(gaps, (("token_embd.weight", 3), ("output.weight", 5), ("output_norm.weight", 1))):
+        offset += gap * alignment
+        tensors.append((name, (8, rows) if rows > 1 else (8,), 0, offset))
+        offset += 32 * rows + -32 * rows % alignment
+    end = tensors[-1][3] + 32
+    data = built(tensors, b"", general__alignment=uint(alignment))
+    data += bytes(-len(data) % alignment + end + trailing)
+    path = tmp_path_factory.mktemp("holes") / "m.gguf"
+    path.write_bytes(data)
+    if any(gaps) or trailing >= alignment:
+        with pytest.raises(CorruptCheckpointError, match="belong to no tensor|more than its header"):
+            open_gguf(GGUFSource(path, "m"))
+    else:
+        assert len(open_gguf(GGUFSource(path, "m")).weights) == 3
+
+
+@pytest.mark.parametrize("name", ["llama-gqa", "gpt2"])
+def test_more_layers_than_the_header_says_are_refused(tmp_path, name):
+    path = as_gguf(make_model(VARIANTS[name]), tmp_path / "m.gguf")
+    data, key = path.read_bytes(), f"{'gpt2' if name == 'gpt2' else 'llama'}.block_count".encode()
+    count = VARIANTS[name].config().num_hidden_layers
+    at = data.index(key) + len(key) + 4
+    assert data[at : at + 4] == struct.pack("<I", count) and count > 1
+    path.write_bytes(data[:at] + struct.pack("<I", count - 1) + data[at + 4 :])
+    for asked in ({}, {"first_n_layers": 1}):
+        with pytest.raises(UnexpectedTensorError, match=f"more layers than the {count - 1} of"):
+            HookedTransformer.from_pretrained(str(path), device="cpu", tokenizer=None, **asked)
+    path.write_bytes(data)
+    assert HookedTransformer.from_pretrained(str(path), device="cpu", first_n_layers=1).cfg.n_layers == 1
+
+
+COSTLY = {
+    "arrays-that-are-kept": built(**{f"a{i}": struct.pack("<IIQ", ARRAY, 10, 4096) + bytes(32768) for i in range(300)}),
+    "strings-that-are-kept": built(**{f"a{i}": struct.pack("<I", STRING) + string("a" * 4000) for i in range(300)}),
+    "strings-that-are-walked": built(x=struct.pack("<IIQ", ARRAY, STRING, 1 << 22) + bytes(8 << 22)),
+    "a-name-of-megabytes": built(((f"{'a' * (1 << 20)}", (8,), 0, 0),)),
+    "a-field-without-name": built(**{"": uint(1)}),
+    "divisors-of-gibibytes": built((("rope_freqs.weight", (1 << 17,), 0, 0),), bytes(1 << 19)),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_what_a_header_may_cost(tmp_path, name):
+    path = tmp_path / "m.gguf"
+    path.write_bytes(COSTLY[name])
+    with pytest.raises(CorruptCheckpointError, match="hold more than|is empty, or longer|one for each pair") as error:
+        open_gguf(GGUFSource(path, "m"))
+    assert len(str(error.value)) < 1000
 
 
 def test_the_file_made_by_hand_is_whole(tmp_path):

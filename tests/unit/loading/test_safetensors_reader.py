@@ -216,6 +216,13 @@ BROKEN_INDEX = {
     "drive": (mapped(x="C:a.safetensors"), "not the name of a file in its own folder"),
     "dots": (mapped(x=".."), "not the name of a file in its own folder"),
     "null": (mapped(x="a\0b"), "not the name of a file in its own folder"),
+    "longer-than-a-name-can-be": (mapped(x="a" * 300), "not the name of a file in its own folder"),
+    "longer-in-bytes": (mapped(x="é" * 128), "not the name of a file in its own folder"),
+    "of-kilobytes": (mapped(x="a" * 5000), "not the name of a file in its own folder"),
+    "half-a-character": (mapped(x="\ud800"), "not the name of a file in its own folder"),
+    "line-break": (mapped(x="a\nb"), "not the name of a file in its own folder"),
+    "other-system": (mapped(x="a?.safetensors"), "not the name of a file in its own folder"),
+    "blank": (mapped(x=" "), "not the name of a file in its own folder"),
     "nameless": (mapped(x=""), "not the name of a file in its own folder"),
     "number": (mapped(x=7), "not the name of a file in its own folder"),
     "missing-shard": (

@@ -4,7 +4,6 @@ Angles are ``position * f_j``, ``f_j = theta^(-2j / D)`` for j < D / 2 (Su et al
 are shared between all layers and models of the same numbers, and hold only positions that have been used.
 """
 
-import math
 from collections import OrderedDict
 from typing import Any
 
@@ -13,55 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transformer_lens.anatomy import Rotary
+from transformer_lens.utilities.rotary_frequencies import rotary_frequencies
 
 _MAX_TABLES = 16
 _tables: OrderedDict[tuple[Any, ...], tuple[Tensor, Tensor]] = OrderedDict()
 
 
 def inverse_frequencies(rotary: Rotary, length: int) -> tuple[Float[Tensor, "half"], float]:
-    """Returns ``f_j`` of a sequence of `length` tokens, and the factor of its cosines and sines.
-
-    Sources: linear (Chen et al., 2023), dynamic NTK (the Transformers implementation), llama3 (Dubey et al., 2024),
-    yarn (Peng et al., 2023), longrope (Ding et al., 2024).
-    """
-    dim, theta = rotary.dimensions, rotary.theta
-    exponents = torch.arange(0, dim, 2, dtype=torch.float32) / dim
-    plain = 1.0 / theta**exponents
-    if rotary.scaling is None:
-        return plain, 1.0
-    scaling = dict(rotary.scaling)
-    kind = scaling["rope_type"]
-    if kind == "linear":
-        return plain / scaling["factor"], 1.0
-    if kind == "dynamic":
-        trained, factor = scaling["max_position_embeddings"], scaling["factor"]
-        stretched = factor * max(length, trained) / trained - (factor - 1)
-        return 1.0 / (theta * stretched ** (dim / (dim - 2))) ** exponents, 1.0
-    if kind == "llama3":
-        trained = scaling["original_max_position_embeddings"]
-        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-        turns = trained * plain / (2 * math.pi)
-        keep = ((turns - low) / (high - low)).clamp(0, 1)
-        return (1 - keep) * plain / scaling["factor"] + keep * plain, 1.0
-    if kind == "yarn":
-        trained = scaling["original_max_position_embeddings"]
-
-        def dimension_of(turns: float) -> float:
-            return dim * math.log(trained / (turns * 2 * math.pi)) / (2 * math.log(theta))
-
-        first, last = dimension_of(scaling["beta_fast"]), dimension_of(scaling["beta_slow"])
-        if scaling["truncate"]:
-            first, last = math.floor(first), math.ceil(last)
-        first, last = max(first, 0), min(last, dim - 1)
-        if first == last:
-            last += 0.001
-        ramp = ((torch.arange(dim // 2, dtype=torch.float32) - first) / (last - first)).clamp(0, 1)
-        return ramp * plain / scaling["factor"] + (1 - ramp) * plain, float(scaling["attention_factor"])
-    if kind == "longrope":
-        is_long = length > scaling["original_max_position_embeddings"]
-        stretch = torch.tensor(scaling["long_factor"] if is_long else scaling["short_factor"], dtype=torch.float32)
-        return plain / stretch, float(scaling["attention_factor"])
-    raise ValueError(f"rope_type = {kind!r} is not one of linear, dynamic, llama3, yarn, longrope.")
+    """Returns ``f_j`` of a sequence of `length` tokens, and the factor of its cosines and sines."""
+    scaling = None if rotary.scaling is None else dict(rotary.scaling)
+    return rotary_frequencies(rotary.dimensions, rotary.theta, scaling, length)
 
 
 def _length_class(rotary: Rotary, length: int) -> int:

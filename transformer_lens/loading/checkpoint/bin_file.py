@@ -1,6 +1,6 @@
 """``.bin`` checkpoints: zip archives of ``torch.save``, read as data.
 
-The pickle inside is run by an unpickler that knows a handful of names, each of which makes a record and none of which
+The pickle inside is run by a reader that knows a handful of names, each of which makes a record and none of which
 does anything. What comes out are records (storage, offset, size, stride), checked against the archive's entries; every
 tensor is then a region of the file, mapped like one of safetensors. Code in a pickle is refused by
 name, on every torch.
@@ -14,17 +14,23 @@ import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
+from io import RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from transformer_lens.loading.checkpoint.records import Record, RecordUnpickler, Refused, StorageRef
+from transformer_lens.loading.checkpoint.records import Record, Refused, StorageRef, read_description
 from transformer_lens.loading.checkpoint.regions import Region
 from transformer_lens.loading.errors import CorruptCheckpointError
 from transformer_lens.loading.sources.whole_files import fetch_again, refuse_lfs_pointer
 from transformer_lens.loading.weights import LazyTensor, element_size
 
-_LARGEST_PICKLE = 64 << 20
+# A few times what the pickle of thirty thousand tensors has; text may take four times its bytes in memory.
+_LARGEST_PICKLE = 16 << 20
+# Of an archive's directory, which has a hundred bytes an entry.
+_LARGEST_PIECE = 4 << 20
+_MOST_TENSORS = 1 << 16
+_LONGEST_NAME = 1024
+_PIECE = 1 << 20
 _LARGEST_NUMEL = 1 << 48
 _MOST_AXES = 64
 _TRUNCATED = "a download that stopped?"
@@ -107,7 +113,7 @@ def _open(path: Path) -> _Archive:
         if not start.startswith(b"PK\x03\x04"):
             raise Refused(_what_else(path, start, size))
         try:
-            archive = zipfile.ZipFile(file)
+            archive = zipfile.ZipFile(_Frugal(file))
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
             raise Refused(f"its {size} bytes are no whole zip archive ({error}): {_TRUNCATED}") from None
         with archive:
@@ -118,19 +124,45 @@ def _open(path: Path) -> _Archive:
             starts = _data_starts(file, entries, size)
     if not isinstance(loaded, dict):
         raise Refused(f"it holds a {type(loaded).__name__}, not a dict of tensors")
-    # A plain one: a pickle may have given an OrderedDict attributes in the place of its methods.
-    return _Archive(path, size, root, entries, starts, dict(dict.items(loaded)))
+    return _Archive(path, size, root, entries, starts, loaded)
+
+
+class _Frugal(RawIOBase):
+    """A file that is read in small pieces: an archive says itself how long its directory is."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, count: int = -1) -> bytes:
+        found = self._file.read(_LARGEST_PIECE + 1 if count < 0 else min(count, _LARGEST_PIECE + 1))
+        if len(found) > _LARGEST_PIECE:
+            raise Refused(f"its directory has more than {_LARGEST_PIECE} bytes, which that of no checkpoint has")
+        return found
 
 
 def _regions(archive: _Archive, tensors: dict[Any, Any]) -> dict[str, Region]:
     """Returns where the tensors of a dict are."""
+    if len(tensors) > _MOST_TENSORS:
+        raise Refused(f"it holds {len(tensors)} tensors; {_MOST_TENSORS} in one file are read")
     out: dict[str, Region] = {}
-    for key, record in dict.items(tensors):
+    for key, record in tensors.items():
         if not isinstance(key, str) or not isinstance(record, Record):
             raise Refused(
                 f"{str(key)[:80]!r} is a {type(record).__name__}, not a tensor. A training checkpoint is read by "
                 "HookedTransformer.from_state_dict: is it one?"
             )
+        if len(key) > _LONGEST_NAME:
+            raise Refused(f"a tensor has a name of {len(key)} characters")
         name = f"{archive.root}/data/{_storage_key(key, record)}"
         if name not in archive.entries:
             raise Refused(f"{key!r} lies in a storage that the archive does not hold")
@@ -155,6 +187,8 @@ def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         raise Refused("it is a TorchScript program, not a dict of tensors; it was not run")
     entries: dict[str, zipfile.ZipInfo] = {}
     for entry in archive.infolist():
+        if len(entry.filename) > _LONGEST_NAME:
+            raise Refused(f"an entry has a name of {len(entry.filename)} characters")
         if entry.filename in entries:
             raise Refused(f"the archive holds {entry.filename!r} twice")
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
@@ -181,21 +215,18 @@ def _refuse_other_byte_order(archive: zipfile.ZipFile, entry: zipfile.ZipInfo | 
 
 
 def _unpickle(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
-    text = _bytes_of(archive, entry, _LARGEST_PICKLE)
     try:
-        return RecordUnpickler(BytesIO(text)).load()
-    except Refused:
-        raise
-    except Exception as error:
-        # Whatever a pickle runs into that breaks off or mixes up its stack; none of it has an effect.
-        raise Refused(f"its data.pkl is broken ({type(error).__name__}: {str(error)[:200]})") from None
+        return read_description(_bytes_of(archive, entry, _LARGEST_PICKLE))
+    except UnicodeDecodeError as error:
+        raise Refused(f"its data.pkl is broken ({error})") from None
 
 
 def _bytes_of(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes:
     if entry.file_size > most:
         raise Refused(f"{entry.filename!r} has {entry.file_size} bytes; in a checkpoint it has at most {most}")
     try:
-        return archive.read(entry)
+        with archive.open(entry) as file:
+            return b"".join(iter(lambda: file.read(_PIECE), b""))
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, struct.error) as error:
         raise Refused(f"{entry.filename!r} cannot be read ({error}): {_TRUNCATED}") from None
 

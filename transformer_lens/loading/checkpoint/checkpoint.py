@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ Skip = Callable[[str], bool]
 Header = dict[str, Any]
 # Where a file is, its header where it is not here, and the keys that are wanted of it (None: all).
 File = tuple[Path, Header | None, list[str] | None]
+_LONGEST_FILE_NAME = 255
 _FORMATS = (
     ("model.safetensors.index.json", "model.safetensors"),
     ("pytorch_model.bin.index.json", "pytorch_model.bin"),
@@ -122,9 +123,10 @@ def wanted_shards(index: Path, skip: Skip) -> dict[str, list[str]]:
         raise CorruptCheckpointError(f"{index} has no weight_map, which says where each tensor is.")
     shards: dict[str, list[str]] = {}
     for key, name in weight_map.items():
-        if not isinstance(name, str) or not _stays_inside(name):
+        if not isinstance(name, str) or not _is_file_name(name):
             raise CorruptCheckpointError(
-                f"{index} puts {key!r} into {name!r}: not the name of a file in its own folder. It was not opened."
+                f"{index} puts {key[:200]!r} into {str(name)[:200]!r}: not the name of a file in its own folder. "
+                "It was not opened."
             )
         if not skip(key):
             shards.setdefault(name, []).append(key)
@@ -161,9 +163,11 @@ def _found(source: Source, index: Path, shards: Mapping[str, list[str]]) -> list
     return found
 
 
-def _stays_inside(name: str) -> bool:
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    return len(parts) == 1 and parts[0] not in ("..", ".", "/") and ":" not in name and "\0" not in name
+def _is_file_name(name: str) -> bool:
+    """Whether text can be the name of a file, on every system, and of one in the folder that it stands in."""
+    if not name.isprintable() or any(letter in '/\\:*?"<>|' for letter in name) or name.strip(". ") == "":
+        return False
+    return len(name.encode("utf-8")) <= _LONGEST_FILE_NAME
 
 
 def _checkpoint(

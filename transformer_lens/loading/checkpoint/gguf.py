@@ -29,6 +29,7 @@ from transformer_lens.loading.weights import Held, LazyTensor, Origin, Weights, 
 
 # The packings that are none: numbers as torch has them.
 _PLAIN = {0: torch.float32, 1: torch.float16, 28: torch.float64, 30: torch.bfloat16}
+_MOST_DIVISORS = 1 << 16
 # Elements that are unpacked at a time: few enough to stay in a processor's cache.
 _BLOCK = 1 << 18
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)\.(weight|bias)$")
@@ -63,9 +64,13 @@ def open_gguf(source: GGUFSource, skip: Callable[[str], bool] = lambda key: Fals
     family = family_of(header.fields, path)
     packings = {kind: _packing(kind, path) for kind in sorted({tensor.kind for tensor in header.tensors.values()})}
     spans = _spans(path, header, packings)
-    strange = [name for name in FREQUENCIES if name in header.tensors and header.tensors[name].kind != 0]
-    if strange:
-        raise CorruptCheckpointError(f"{path}: {strange[0]} is not in float32, as divisors of frequencies are.")
+    for name in FREQUENCIES:
+        if name in header.tensors and header.tensors[name].kind != 0:
+            raise CorruptCheckpointError(f"{path}: {name} is not in float32, as divisors of frequencies are.")
+        if name in header.tensors and spans[name] > _MOST_DIVISORS * 4:
+            raise CorruptCheckpointError(
+                f"{path}: {name} has the shape {header.tensors[name].shape}: one for each pair?"
+            )
     frequencies = {
         name: Region(path, tensor.offset, tensor.shape, torch.float32, header.file_size).map().tolist()
         for name, tensor in header.tensors.items()
@@ -131,9 +136,13 @@ def _packing(kind: int, path: Path) -> _Packing:
 
 
 def _spans(path: Path, header: GGUFHeader, packings: Mapping[int, _Packing]) -> dict[str, int]:
-    """Returns the bytes of each tensor, which lie in the file, and in no other tensor."""
+    """Returns the bytes of each tensor, by its packing.
+
+    Tensors follow each other, each from the next multiple of the alignment, from the end of the header to that of the
+    file: a packing that is smaller than the tensor's room is not the tensor's.
+    """
     out: dict[str, int] = {}
-    end, before = 0, ""
+    end, before = header.begin, "the header"
     for name, tensor in sorted(header.tensors.items(), key=lambda item: item[1].offset):
         packing = packings[tensor.kind]
         columns = tensor.shape[-1] if tensor.shape else 1
@@ -146,12 +155,23 @@ def _spans(path: Path, header: GGUFHeader, packings: Mapping[int, _Packing]) -> 
             )
         out[name] = rows * (columns // packing.per_block) * packing.nbytes
         if tensor.offset < end:
-            raise CorruptCheckpointError(f"{path}: {name!r} overlaps {before!r}.")
-        end, before = tensor.offset + out[name], name
+            raise CorruptCheckpointError(f"{path}: {name!r} overlaps {before}.")
+        expected = end + (header.begin - end) % header.alignment
+        if tensor.offset != expected:
+            raise CorruptCheckpointError(
+                f"{path}: {tensor.offset - expected} bytes between {before} and {name!r} belong to no tensor; is "
+                f"{before} packed in another way than the header says?"
+            )
+        end, before = tensor.offset + out[name], f"{name!r} ({packing.name})"
     if end > header.file_size:
         raise CorruptCheckpointError(
-            f"{path} has {header.file_size} bytes of the {end} that its header says ({before!r} is cut off): a "
+            f"{path} has {header.file_size} bytes of the {end} that its header says ({before} is cut off): a "
             f"download that stopped?\n  {fetch_again(path)}."
+        )
+    if header.file_size - end >= header.alignment:
+        raise CorruptCheckpointError(
+            f"{path} has {header.file_size} bytes, {header.file_size - end} more than its header says; is {before} "
+            "packed in another way than the header says?"
         )
     return out
 

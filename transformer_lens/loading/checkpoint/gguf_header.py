@@ -18,11 +18,16 @@ from transformer_lens.loading.sources.whole_files import fetch_again, refuse_lfs
 # struct's codes of the fixed-size types of values.
 _FIXED = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_MOST_ENTRIES = 1 << 20
+_MOST_ENTRIES = 1 << 16
+_LARGEST_ALIGNMENT = 1 << 20
 _MOST_AXES = 4
 _LARGEST_NUMEL = 1 << 48
 # A config has small arrays only; a tokenizer's are walked over and not kept.
 _LONGEST_KEPT = 4096
+# Numbers and characters that are kept, of all fields together; a real file has a few thousand.
+_MOST_KEPT = 1 << 20
+# Strings that are walked over: the vocabularies of the largest tokenizers, with their merges, have a third.
+_MOST_WALKED = 1 << 21
 _DEFAULT_ALIGNMENT = 32
 
 
@@ -51,16 +56,21 @@ class GGUFHeader:
         fields: Metadata: numbers, strings, short arrays of numbers.
         tensors: By name.
         file_size: Bytes of the file.
+        begin: First byte behind the header, where the first tensor is.
+        alignment: Every tensor begins at a multiple of it, counted from there.
     """
 
     fields: dict[str, Any]
     tensors: dict[str, GGUFTensor]
     file_size: int
+    begin: int
+    alignment: int
 
 
 class _Walk:
     def __init__(self, data: mmap.mmap, path: Path) -> None:
         self.data, self.path, self.at = data, path, 0
+        self.kept = self.walked = 0
 
     def refuse(self, what: str) -> NoReturn:
         raise CorruptCheckpointError(f"{self.path}: {what}.")
@@ -82,7 +92,22 @@ class _Walk:
     def string(self, what: str) -> str:
         length = self.number("Q", what)
         start = self.skip(length, what)
-        return self.data[start : start + length].decode("utf-8", "replace") if length <= _LONGEST_KEPT else ""
+        if length > _LONGEST_KEPT:
+            return ""
+        self.keep(length)
+        return self.data[start : start + length].decode("utf-8", "replace")
+
+    def name(self, what: str) -> str:
+        found = self.string(what)
+        if not found:
+            self.refuse(f"{what} is empty, or longer than {_LONGEST_KEPT} bytes")
+        return found
+
+    def keep(self, count: int) -> None:
+        """Counts what is kept in memory."""
+        self.kept += count
+        if self.kept > _MOST_KEPT:
+            self.refuse(f"its fields and names hold more than {_MOST_KEPT} numbers and characters")
 
     def value(self, kind: int, what: str) -> Any:
         if kind in _FIXED:
@@ -97,14 +122,22 @@ class _Walk:
         if kind in _FIXED:
             width = struct.calcsize("<" + _FIXED[kind])
             start = self.skip(width * count, what)
-            return struct.unpack_from(f"<{count}{_FIXED[kind]}", self.data, start) if count <= _LONGEST_KEPT else None
+            if count > _LONGEST_KEPT:
+                return None
+            self.keep(count)
+            return struct.unpack_from(f"<{count}{_FIXED[kind]}", self.data, start)
         if kind != _STRING:
             self.refuse(f"{what} is an array of the unknown type {kind}")
         # Each string takes at least its length: no count can be larger than the file allows.
         if count * 8 > len(self.data) - self.at:
             self.skip(count * 8, what)
+        self.walked += count
+        if self.walked > _MOST_WALKED:
+            self.refuse(f"its fields hold more than {_MOST_WALKED} strings")
+        length_of = struct.Struct("<Q").unpack_from
         for _ in range(count):
-            self.skip(self.number("Q", what), what)
+            start = self.skip(8, what)
+            self.skip(length_of(self.data, start)[0], what)
         return None
 
 
@@ -138,19 +171,21 @@ def _read(walk: _Walk) -> GGUFHeader:
         walk.refuse(f"it says that it holds {n_tensors} tensors and {n_fields} fields")
     fields: dict[str, Any] = {}
     for _ in range(n_fields):
-        name = walk.string("a field's name")
+        name = walk.name("a field's name")
         if name in fields:
             walk.refuse(f"the field {name!r} stands twice")
         fields[name] = walk.value(walk.number("I", f"field {name!r}"), f"field {name!r}")
     parts = fields.get("split.count", 0)
     if parts not in (0, 1):
         walk.refuse(f"it is one of {parts} parts, which `llama-gguf-split --merge` puts together")
-    return GGUFHeader(fields, _tensors(walk, n_tensors, _alignment(walk, fields)), len(walk.data))
+    alignment = _alignment(walk, fields)
+    tensors = _tensors(walk, n_tensors, alignment)
+    return GGUFHeader(fields, tensors, len(walk.data), walk.at + -walk.at % alignment, alignment)
 
 
 def _alignment(walk: _Walk, fields: dict[str, Any]) -> int:
     alignment = fields.get("general.alignment", _DEFAULT_ALIGNMENT)
-    if not isinstance(alignment, int) or not 1 <= alignment <= _MOST_ENTRIES or alignment & (alignment - 1):
+    if not isinstance(alignment, int) or not 1 <= alignment <= _LARGEST_ALIGNMENT or alignment & (alignment - 1):
         walk.refuse(f"it says that its alignment is {alignment!r}, which is no power of two of a sane size")
     return alignment
 
@@ -158,7 +193,7 @@ def _alignment(walk: _Walk, fields: dict[str, Any]) -> int:
 def _tensors(walk: _Walk, count: int, alignment: int) -> dict[str, GGUFTensor]:
     found: dict[str, GGUFTensor] = {}
     for _ in range(count):
-        name = walk.string("a tensor's name")
+        name = walk.name("a tensor's name")
         what = f"tensor {name!r}"
         axes = walk.number("I", what)
         if axes > _MOST_AXES:

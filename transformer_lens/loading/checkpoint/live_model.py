@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from transformer_lens.loading.checkpoint.checkpoint import Checkpoint, Merge
+from transformer_lens.loading.checkpoint.adapter import Holds, adapters_in
+from transformer_lens.loading.checkpoint.checkpoint import Checkpoint, Merge, open_checkpoint, read_config_json
 from transformer_lens.loading.checkpoint.live_adapter import has_adapters, tensors_of_live, without_wrapper
-from transformer_lens.loading.errors import LoadingError, QuantizedTensorError
+from transformer_lens.loading.conversion.convert import collapse
+from transformer_lens.loading.errors import LoadingError, MissingTensorError, QuantizedTensorError
 from transformer_lens.loading.quantization.bitsandbytes import is_woven, packed_type, packing_of
 from transformer_lens.loading.quantization.methods import UNDONE_BY_TRANSFORMERS
 from transformer_lens.loading.quantization.promises import packed_promise
-from transformer_lens.loading.sources.source import Source
+from transformer_lens.loading.sources.handed_over import handed_over, is_failure
+from transformer_lens.loading.sources.hub import HubSource
+from transformer_lens.loading.sources.remote_code import without_code
+from transformer_lens.loading.sources.resolve import resolve
+from transformer_lens.loading.sources.source import GGUFSource, Source
 from transformer_lens.loading.versions import dtype_argument
 from transformer_lens.loading.weights import Held, LazyTensor, Origin, Weights
 
@@ -106,10 +114,6 @@ def _packed(key: str, tensor: Tensor, label: str) -> QuantizedTensorError:
     )
 
 
-# What names code: a class of the repository's, or a kernel of the hub.
-_NAMES_CODE = ("auto_map", "attn_implementation", "experts_implementation")
-
-
 def load_dequantized(source: Source, method: str) -> nn.Module:
     """Loads a packed checkpoint as numbers by transformers itself; no code of the checkpoint is run.
 
@@ -125,29 +129,71 @@ def load_dequantized(source: Source, method: str) -> nn.Module:
     kind, arguments = UNDONE_BY_TRANSFORMERS[method]
     try:
         config = vars(transformers)[kind] if kind in vars(transformers) else transformers.__getattr__(kind)
-        model: nn.Module = transformers.AutoModelForCausalLM.from_pretrained(
-            source.file("config.json").parent,
-            quantization_config=config(**arguments),
-            trust_remote_code=False,
-            **{dtype_argument(): "auto"},
-        )
-    except (ImportError, AttributeError, RuntimeError, ValueError, TypeError) as error:
+        return _loaded(source, {"quantization_config": config(**arguments), dtype_argument(): "auto"})
+    except LoadingError:
+        raise
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         raise QuantizedTensorError(
             f"{source.label} is packed by {method}, and transformers {transformers.__version__} cannot make numbers "
-            f"of it here: {error}\n  Load an unpacked checkpoint of the same model."
+            f"of it here: {type(error).__name__}: {error}\n  Load an unpacked checkpoint of the same model."
         ) from error
-    return model.eval()
 
 
 def load_live(name: str, dtype: torch.dtype, revision: str | None = None) -> nn.Module:
-    """Loads a causal language model by transformers itself, in eval mode; no code of the checkpoint is run."""
+    """Loads a causal language model by transformers itself, in eval mode; no code of the checkpoint is run.
+
+    Raises:
+        LoadingError: transformers cannot.
+    """
     from transformers import AutoModelForCausalLM
 
-    settings = {dtype_argument(): dtype}
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(
-        name, revision=revision or "main", trust_remote_code=False, **settings
-    )
-    return model.eval()
+    source, settings = resolve(name, revision=revision), {dtype_argument(): dtype}
+    try:
+        if not isinstance(source, GGUFSource) and adapters_in(source) is Holds.ADAPTER:
+            # peft finds the base by the adapter's config.
+            where, known = source.for_transformers()
+            model: nn.Module = AutoModelForCausalLM.from_pretrained(where, trust_remote_code=False, **known, **settings)
+            return model.eval()
+        return _loaded(source, settings)
+    except LoadingError:
+        raise
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        raise LoadingError(
+            f"transformers cannot load {name}: {type(error).__name__}: {error}\n  Give the model with hf_model=."
+        ) from error
+
+
+def _loaded(source: Source, settings: Mapping[str, Any]) -> nn.Module:
+    """Loads a model by transformers from nothing but its weights and its config, which names no code.
+
+    Raises:
+        MissingTensorError: transformers has made up weights, because the checkpoint has none for them.
+    """
+    from transformers import AutoModelForCausalLM
+
+    # What has stayed on the hub for a plan is fetched: transformers reads files.
+    whole = replace(source, fetch="all") if isinstance(source, HubSource) else source
+    config = read_config_json(whole)
+    files = open_checkpoint(whole, config, lambda key: False).files
+    with handed_over(files) as folder:
+        (folder / "config.json").write_text(json.dumps(without_code(config)))
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True, output_loading_info=True, **settings
+        )
+    model, told = found
+    made_up = sorted(str(key) for key in told["missing_keys"])
+    if made_up:
+        raise MissingTensorError(
+            f"transformers has made up weights that {source.label} does not hold:\n"
+            + "\n".join(f"  {line}" for line in collapse(made_up))
+            + "\n  is the download complete, and does config.json belong to these weights?"
+        )
+    out: nn.Module = model.eval()
+    return out
 
 
 class _EmptyOnMeta(TorchFunctionMode):
@@ -167,11 +213,7 @@ def skeleton(config: Mapping[str, Any], n_layers: int) -> nn.Module:
     """
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-    said = {
-        name: value
-        for name, value in config.items()
-        if name not in (*_NAMES_CODE, "dtype", "torch_dtype") and not name.startswith("_")
-    }
+    said = {name: value for name, value in without_code(config).items() if name not in ("dtype", "torch_dtype")}
     if isinstance(said.get("layer_types"), list):
         said["layer_types"] = said["layer_types"][:n_layers]
     kind = CONFIG_MAPPING[config["model_type"]]

@@ -10,6 +10,8 @@ from typing import Any
 from transformer_lens.loading.conversion.config_reader import ConfigView
 from transformer_lens.loading.conversion.recipes import Recipe
 
+_MOST_DIGITS = 9
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -77,9 +79,20 @@ class Architecture:
 
         def is_beyond(key: str) -> bool:
             found = pattern.match(key)
-            return found is not None and int(found.group(1)) >= n_layers
+            # A name with more digits is a stranger's: Python makes no number of thousands of them.
+            return found is not None and (len(found.group(1)) > _MOST_DIGITS or int(found.group(1)) >= n_layers)
 
         return is_beyond
+
+    def left_out(self, first: int | None, n_layers: int) -> Callable[[str], bool]:
+        """Returns a predicate that is true for keys of layers that are not asked for.
+
+        Args:
+            first: How many of the first layers are asked for; None for all.
+            n_layers: Layers by the config. Those of a file that has more are not left out: they are an error.
+        """
+        unwanted, unknown = self.beyond(first), self.beyond(n_layers)
+        return lambda key: unwanted(key) and not unknown(key)
 
     def is_transposed(self, key: str) -> bool:
         """Whether the matrix under a key lies [in, out]."""

@@ -7,14 +7,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from transformer_lens.anatomy import schema
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.conversion.reading import Reader
-from transformer_lens.loading.errors import LayoutMismatchError, MissingTensorError, UnexpectedTensorError
+from transformer_lens.loading.errors import (
+    LayoutMismatchError,
+    MissingTensorError,
+    QuantizedTensorError,
+    UnexpectedTensorError,
+)
 from transformer_lens.loading.weights import LazyTensor, Weights
 
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+_NUMBER = re.compile(r"(?<=\.)\d{1,9}(?=\.)")
+# What a weight's numbers may be. A float8 has 256 values: its numbers mean something only with their scales.
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,53 @@ class Converted:
     unpacked: Mapping[str, str] = field(default_factory=dict)
 
 
+def refuse_all_but_floats(weights: Mapping[str, LazyTensor], label: str) -> None:
+    """Raises for weights that are stored as integers, bools or float8, and are not packed in a way that is known.
+
+    Args:
+        weights: Those that are read as weights.
+        label: Names the checkpoint in messages.
+
+    Raises:
+        QuantizedTensorError: There are such; all are named at once, layers together.
+    """
+    strange: dict[torch.dtype, list[str]] = {}
+    for key, tensor in weights.items():
+        if tensor.packed is None and tensor.dtype not in _FLOATS:
+            strange.setdefault(tensor.dtype, []).append(key)
+    if strange:
+        lines = [f"  {line}  {str(dtype)[6:]}" for dtype, keys in strange.items() for line in collapse(keys)]
+        raise QuantizedTensorError(
+            f"{label} stores weights in a dtype that is none of float64, float32, float16 and bfloat16:\n"
+            + "\n".join(lines)
+            + "\n  Packed numbers (float8, int8 …) mean something only with their scales, by a method that "
+            "quantization_config in config.json names: is it gone?\n  Load an unpacked checkpoint of the model, or "
+            "look at what has written this one."
+        )
+
+
+def refuse_more_layers(keys: Iterable[str], architecture: Architecture, n_layers: int, label: str) -> None:
+    """Raises for tensors of more layers than there are by the config.
+
+    Args:
+        keys: Of the checkpoint, without those of layers that were not asked for.
+        architecture: Its table.
+        n_layers: Layers by the config.
+        label: Names the checkpoint in messages.
+
+    Raises:
+        UnexpectedTensorError: There are such; all are named at once.
+    """
+    beyond = architecture.beyond(n_layers)
+    more = [key for key in keys if beyond(key)]
+    if more:
+        raise UnexpectedTensorError(
+            f"{label} holds more layers than the {n_layers} of its {architecture.said_by}:\n"
+            + "\n".join(f"  {line}" for line in collapse(more))
+            + "\n  are these files of one checkpoint? first_n_layers=... loads the first layers of a whole one."
+        )
+
+
 def _unread(file: Weights, reader: Reader, architecture: Architecture, n_layers: int, label: str) -> dict[str, str]:
     """Returns the keys that no parameter reads, each with the reason.
 
@@ -48,7 +104,6 @@ def _unread(file: Weights, reader: Reader, architecture: Architecture, n_layers:
     for template, reason in architecture.dropped.items():
         keys = [template.replace("{i}", str(layer)) for layer in range(n_layers)] if "{i}" in template else [template]
         templates |= {reader.key(key): reason for key in keys}
-    beyond = architecture.beyond(n_layers)
     dropped: dict[str, str] = {}
     strange: list[str] = []
     for key in file:
@@ -58,8 +113,6 @@ def _unread(file: Weights, reader: Reader, architecture: Architecture, n_layers:
             dropped[key] = templates[key]
         elif (part := next((part for part in architecture.dropped_parts if key.startswith(part)), None)) is not None:
             dropped[key] = architecture.dropped_parts[part]
-        elif beyond(key):
-            dropped[key] = f"a layer beyond the {n_layers} that were asked for"
         else:
             strange.append(key)
     if strange:
@@ -91,8 +144,11 @@ def convert(
     Raises:
         MissingTensorError: The file lacks tensors; all are named at once, layers together.
         LayoutMismatchError: Tensors have other shapes than their layouts say.
-        UnexpectedTensorError: The file holds tensors that nothing reads and nobody drops by name.
+        UnexpectedTensorError: The file holds tensors that nothing reads and nobody drops by name, or more layers than
+            `cfg`.
+        QuantizedTensorError: Tensors are no floats, and packed in no way that is known.
     """
+    refuse_more_layers(file, architecture, cfg.n_layers, label)
     reader = Reader(file, architecture, cfg, config, label)
     out: dict[str, LazyTensor] = {}
     for name, axes in schema(cfg).items():
@@ -107,6 +163,7 @@ def convert(
         )
     if reader.mismatched:
         raise LayoutMismatchError(_alike(reader.mismatched))
+    refuse_all_but_floats({key: file[key] for key in reader.used}, label)
     dropped = _unread(file, reader, architecture, cfg.n_layers, label)
     return Converted(
         Weights(out), tuple(reader.used), dropped, tuple(reader.zero_filled), tuple(reader.tied), reader.unpacked

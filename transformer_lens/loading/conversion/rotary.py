@@ -6,10 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from transformer_lens.utilities.rotary_frequencies import rotary_frequencies
+
 if TYPE_CHECKING:
     from transformer_lens.loading.conversion.config_reader import ConfigView
 
 _LARGEST_LENGTH = 1 << 30
+# Queries and keys are both multiplied by it; those of models lie between 1 and 2.
+_LARGEST_ATTENTION_FACTOR = 1 << 15
 
 # What each type may say; the first tuple must be there. transformers takes "finetuned", "short_mscale" and
 # "long_mscale" without using them, and no original length for the dynamic type.
@@ -76,6 +80,7 @@ def read_rotary(
         given = _checked(config, kind, given, rotary_dim)
         original = _original_length(config, kind, beside, given, default_original)
         scaling = {"rope_type": kind, **_normal_form(config, kind, given, n_ctx, original)}
+    _check_frequencies(config, rotary_dim, float(theta), scaling, n_ctx)
     return {
         "positional_embedding_type": "rotary",
         "rotary_base": int(theta) if float(theta).is_integer() else float(theta),
@@ -175,6 +180,10 @@ def _checked(config: ConfigView, kind: str, given: dict[str, Any], rotary_dim: i
             config.check_size(name, value, _LARGEST_LENGTH, smallest=2)
         elif name in (*needed, *optional) and name != "finetuned":
             config.check_number(name, value, above=None if name.startswith("mscale") else 0)
+    if kind == "llama3" and not given["low_freq_factor"] < given["high_freq_factor"]:
+        raise config.corrupt(
+            f"low_freq_factor = {given['low_freq_factor']} is not below high_freq_factor = {given['high_freq_factor']}"
+        )
     return given
 
 
@@ -226,6 +235,27 @@ def _normal_form(
     }
 
 
+def _check_frequencies(
+    config: ConfigView, rotary_dim: int, theta: float, scaling: Mapping[str, Any] | None, n_ctx: int
+) -> None:
+    """Raises for numbers of which angles cannot be computed in float32: each is a number, and together they are none.
+
+    transformers computes on, with infinities, and every logit is NaN.
+    """
+    trained = 0 if scaling is None else scaling.get("original_max_position_embeddings", 0)
+    said = f"rotary base {theta}" + ("" if scaling is None else f" and rope_type {scaling['rope_type']!r}")
+    for length in (1, n_ctx, trained + 1, _LARGEST_LENGTH):
+        try:
+            frequencies, factor = rotary_frequencies(rotary_dim, theta, scaling, length)
+        except (ArithmeticError, ValueError) as error:
+            raise config.corrupt(f"{said} give no frequencies of rotation ({error})") from None
+        angles = frequencies * _LARGEST_LENGTH
+        if not bool(((frequencies > 0) & angles.isfinite()).all()):
+            raise config.corrupt(f"{said} give frequencies of rotation from {frequencies.min()} to {frequencies.max()}")
+        if not 1 / _LARGEST_ATTENTION_FACTOR <= factor <= _LARGEST_ATTENTION_FACTOR:
+            raise config.corrupt(f"{said} multiply cosines and sines by {factor}")
+
+
 def _yarn_attention_factor(factor: float | int, given: Mapping[str, Any]) -> float:
     if given.get("attention_factor") is not None:
         return float(given["attention_factor"])
@@ -234,7 +264,9 @@ def _yarn_attention_factor(factor: float | int, given: Mapping[str, Any]) -> flo
         return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
 
     if given.get("mscale") and given.get("mscale_all_dim"):
-        return mscale(given["mscale"]) / mscale(given["mscale_all_dim"])
+        # Negative ones may make it nothing.
+        below = mscale(given["mscale_all_dim"])
+        return mscale(given["mscale"]) / below if below else math.inf
     return mscale(1.0)
 
 

@@ -10,7 +10,10 @@ from transformer_lens.loading.weights import Weights
 
 BITSANDBYTES = "bitsandbytes"
 FP8 = "fp8"
+# Fields of config.json that say how weights are packed, and nothing of the model.
+PACKING_FIELDS = ("quantization_config", "compression_config")
 _BLOCK_SCALES = "_scale_inv"
+_SCALES = (_BLOCK_SCALES, "_scale")
 # Methods that transformers can undo while it loads, each with the class of config and the argument that says so.
 UNDONE_BY_TRANSFORMERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     FP8: ("FineGrainedFP8Config", {"dequantize": True}),
@@ -59,19 +62,34 @@ def refuse(method: str, label: str, dequantize: bool) -> None:
     )
 
 
-def refuse_cut_blocks(weights: Weights, config: Mapping[str, Any], label: str) -> None:
-    """Raises where transformers would take the wrong scales of blocks: it divides a matrix evenly among them.
+def refuse_wrong_scales(method: str, weights: Weights, config: Mapping[str, Any], label: str) -> None:
+    """Raises where transformers would multiply by scales that are not the matrix's.
 
-    That is wrong where the last block of a matrix is cut by its end.
+    It makes up the scales of float8 numbers that have none, and divides an fp8 matrix evenly among its blocks, which is
+    wrong where the last ones are cut by its end.
 
     Args:
-        weights: Of an fp8 checkpoint; headers are enough.
+        method: One of those that transformers can undo.
+        weights: Of the checkpoint; headers are enough.
         config: Its config.json.
         label: What messages call it.
 
     Raises:
-        QuantizedTensorError: A matrix has such a block.
+        QuantizedTensorError: There is such a matrix.
     """
+    for name, tensor in weights.items():
+        if "float8" not in str(tensor.dtype) or name.endswith(_SCALES):
+            continue
+        if not any(name + ending in weights for ending in _SCALES):
+            raise QuantizedTensorError(
+                f"{label} stores {name} in {str(tensor.dtype)[6:]} without scales: there is no {name}_scale_inv and no "
+                f"{name}_scale.\n  Its numbers mean nothing without. Is the download complete?"
+            )
+    if method == FP8:
+        _refuse_cut_blocks(weights, config, label)
+
+
+def _refuse_cut_blocks(weights: Weights, config: Mapping[str, Any], label: str) -> None:
     block = config["quantization_config"].get("weight_block_size")
     if not isinstance(block, list) or len(block) != 2:
         return

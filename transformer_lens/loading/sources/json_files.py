@@ -10,8 +10,8 @@ from typing import Any
 from transformer_lens.loading.errors import CorruptCheckpointError
 from transformer_lens.loading.sources.whole_files import fetch_again, refuse_lfs_pointer
 
-# The index of the largest open models (a hundred thousand tensors) is below a tenth of each.
-_LARGEST = 64 << 20
+# The index of the largest open models (a hundred thousand tensors) is below each.
+_LARGEST = 16 << 20
 _MOST_VALUES = 1 << 20
 
 

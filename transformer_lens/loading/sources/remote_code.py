@@ -5,6 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+# Fields that name code: a class of the repository's, a kernel of the hub.
+_NAMES_CODE = ("auto_map", "attn_implementation", "experts_implementation", "custom_pipelines", "trust_remote_code")
+
+
+def without_code(value: Any) -> Any:
+    """Returns a parsed config without what names code, and without what transformers keeps for itself ("_…")."""
+    if isinstance(value, Mapping):
+        return {
+            name: without_code(one)
+            for name, one in value.items()
+            if not (isinstance(name, str) and (name in _NAMES_CODE or name.startswith("_")))
+        }
+    return [without_code(one) for one in value] if isinstance(value, (list, tuple)) else value
+
 
 def code_named(config: Mapping[str, Any], auto_class: str = "") -> str | None:
     """Returns the files that hold a checkpoint's own classes, in words, as ``auto_map`` names them; None without.

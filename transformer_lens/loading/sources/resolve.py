@@ -35,11 +35,12 @@ def resolve(
     try:
         path = Path(model_name).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
+        folder = path if subfolder is None else path / subfolder
+        holds_folder = folder.is_dir()
     except (OSError, RuntimeError, ValueError) as error:
         raise UnknownModelError(f"{model_name[:80]!r} can be neither a path nor a name: {error!s:.200}.") from None
     if is_folder:
-        folder = path if subfolder is None else path / subfolder
-        if not folder.is_dir():
+        if not holds_folder:
             raise UnknownModelError(f"{path} has no folder {subfolder!r}.")
         label = str(model_name) if subfolder is None else f"{model_name}/{subfolder}"
         return FolderSource(folder, label, root=path)
