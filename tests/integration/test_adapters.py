@@ -92,6 +92,12 @@ if "trainable_token_indices" in peft.LoraConfig.__dataclass_fields__:
         "tokens-tied": ("llama-tied", {"trainable_token_indices": [3, 9]}),
         "tokens-by-name": ("gpt2", {"trainable_token_indices": {"wte": [0, 7, 3]}}),
     }
+if "ensure_weight_tying" in peft.LoraConfig.__dataclass_fields__:
+    ties = {"ensure_weight_tying": True}
+    SETTINGS |= {
+        "tying-embedding": ("llama-tied", {"target_modules": ["embed_tokens"], **ties}),
+        "tying-saved": ("llama-tied", {"modules_to_save": ["embed_tokens"], "resize": 120, **ties}),
+    }
 if "lora_bias" in peft.LoraConfig.__dataclass_fields__:
     SETTINGS["bias-of-factors"] = ("gpt2", {"lora_bias": True})
 

@@ -160,7 +160,10 @@ class _Merging:
                 + "\n".join(f"  {line}" for line in collapse(strange))
                 + f"\n  it says that it was made for {self._adapter.base!r}; is that the base?"
             )
-        unsaid = [module for module in factors if self._config.targets(module) is False]
+        keys = {module: self._key(f"{module}.weight") for module in factors}
+        # What is tied gets the factors of the embedding, and peft writes them twice.
+        tied = {self._head} if self._config.ties and self._embedding in keys.values() else set()
+        unsaid = [name for name, key in keys.items() if key not in tied and self._config.targets(name) is False]
         unsaid += [module for module in rows if self._tokens(module) is None]
         unsaid += [name for name in whole if not self._may_be_whole(name, factors)]
         if unsaid:
