@@ -18,6 +18,7 @@ from transformer_lens.config.hooked_transformer_config import HookedTransformerC
 from transformer_lens.loading import loaders, processing
 from transformer_lens.loading.checkpoint import Checkpoint
 from transformer_lens.loading.conversion import Architecture, Converted, convert, read_config
+from transformer_lens.loading.conversion.convert import refuse_more_layers
 from transformer_lens.loading.errors import LoadingError
 from transformer_lens.loading.loaders.choose import Choice
 from transformer_lens.loading.memory import processed

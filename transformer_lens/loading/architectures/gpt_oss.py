@@ -62,8 +62,11 @@ def _numbers(blocks: Tensor, scales: Tensor) -> Tensor:
 
 # Of sign, two bits of exponent, one of fraction.
 _VALUES = [sign * value for sign in (1.0, -1.0) for value in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)]
-_GROUPS = {"group": "d_model // 32", "sixteen": 16}
-_GROUPS_OUT = {"group": "d_expert // 32", "sixteen": 16}
+_GROUPS: dict[str, int | str] = {"group": "d_model // 32", "sixteen": 16}
+_GROUPS_OUT: dict[str, int | str] = {"group": "d_expert // 32", "sixteen": 16}
+
+
+_OF_EXPERT: dict[str, int | str] = {"expert": "{e}"}
 
 
 def _packed(key: str, rows: str, pick: dict[str, int | str], sizes: dict[str, int | str]) -> Derived:
@@ -104,11 +107,11 @@ GPT_OSS = Architecture(
         **_expert("W_in", 1),
         "mlp.experts.{e}.W_out.weight": OneOf(
             (
-                Take(f"{_EXPERTS}.down_proj", "expert d_expert d_model", pick={"expert": "{e}"}),
-                _packed(f"{_EXPERTS}.down_proj", "d_model", {"expert": "{e}"}, _GROUPS_OUT),
+                Take(f"{_EXPERTS}.down_proj", "expert d_expert d_model", pick=_OF_EXPERT),
+                _packed(f"{_EXPERTS}.down_proj", "d_model", _OF_EXPERT, _GROUPS_OUT),
             )
         ),
-        "mlp.experts.{e}.W_out.bias": Take(f"{_EXPERTS}.down_proj_bias", "expert d_model", pick={"expert": "{e}"}),
+        "mlp.experts.{e}.W_out.bias": Take(f"{_EXPERTS}.down_proj_bias", "expert d_model", pick=_OF_EXPERT),
     },
     dropped=llama_like.DROPPED,
     read_config=_read,

@@ -163,7 +163,7 @@ def convert(
         )
     if reader.mismatched:
         raise LayoutMismatchError(_alike(reader.mismatched))
-    refuse_all_but_floats({key: file[key] for key in reader.used}, label)
+    refuse_all_but_floats({key: file[key] for key in reader.used if key not in reader.packed_parts}, label)
     dropped = _unread(file, reader, architecture, cfg.n_layers, label)
     return Converted(
         Weights(out), tuple(reader.used), dropped, tuple(reader.zero_filled), tuple(reader.tied), reader.unpacked

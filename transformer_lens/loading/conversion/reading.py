@@ -57,6 +57,7 @@ class Reader:
 
     Attributes:
         used: Each key of the file that was read, with the first parameter that reads it.
+        packed_parts: Those of them that are no numbers until a recipe makes them so.
         zero_filled: Parameters that the file has nothing for.
         tied: Parameters that read the same tensor as another: (name, the other).
         missing: Keys that the file should have.
@@ -79,6 +80,7 @@ class Reader:
         self._dtype = file[self._prefix + architecture.anchor].dtype
         self._views: dict[tuple[Any, ...], View] = {}
         self.used: dict[str, str] = {}
+        self.packed_parts: set[str] = set()
         self.zero_filled: list[str] = []
         self.tied: list[tuple[str, str]] = []
         self.missing: list[str] = []
@@ -276,6 +278,8 @@ class Reader:
             assert tuple(out.shape) == shape, f"{wanted.name}: {tuple(out.shape)} is not {wanted.axes} = {shape}"
             return out
 
+        if recipe.dtype is not None:
+            self.packed_parts.update(key for one in recipe.of if (key := self._find(one.key, wanted)) is not None)
         dtype = parts[0].dtype if recipe.dtype is None else recipe.dtype
         promise = self._fresh(wanted, Computed(dtype, parts[0].device, make), parts, recipe.step)
         return replace(promise, dtype=dtype)

@@ -108,8 +108,9 @@ def read_rotary_by_layer_type(
     """
     sets = config.mapping("rope_parameters")
     by_type = {kind: sets.get(kind) for kind in ("full_attention", "sliding_attention")}
-    if all(isinstance(one, Mapping) for one in by_type.values()) and len(sets) == 2:
-        local = {name: value for name, value in by_type["sliding_attention"].items() if value is not None}
+    sliding = by_type["sliding_attention"]
+    if all(isinstance(one, Mapping) for one in by_type.values()) and len(sets) == 2 and isinstance(sliding, Mapping):
+        local = {name: value for name, value in sliding.items() if value is not None}
         if local.pop("rope_type", "default") != "default" or set(local) - {"rope_theta"}:
             config.problems.append(f"rope_parameters: layers with a window are scaled by {local}")
         local_base = config.check_number("rope_theta of sliding_attention", local.get("rope_theta", local_theta), 0)
