@@ -23,8 +23,8 @@ class LayerNorm(nn.Module):
         self.length = self.cfg.d_model if length is None else length
         self.w = new_parameter(self.length, dtype=self.cfg.dtype, fill=1.0)
         self.b = new_parameter(self.length, dtype=self.cfg.dtype, fill=0.0)
-        self.hook_scale = HookPoint()
-        self.hook_normalized = HookPoint()
+        self.hook_scale = HookPoint("batch pos ... one")
+        self.hook_normalized = HookPoint("batch pos ... length")
 
     def forward(self, x: Normed) -> Normed:
         """Normalises the last axis."""

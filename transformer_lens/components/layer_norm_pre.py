@@ -19,8 +19,8 @@ class LayerNormPre(nn.Module):
         super().__init__()
         self.cfg = HookedTransformerConfig.unwrap(cfg)
         self.eps = self.cfg.eps
-        self.hook_scale = HookPoint()
-        self.hook_normalized = HookPoint()
+        self.hook_scale = HookPoint("batch pos ... one")
+        self.hook_normalized = HookPoint("batch pos ... length")
 
     def forward(self, x: Normed) -> Normed:
         """Normalises the last axis."""

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from transformer_lens.utilities.activation_functions import SOFTCAP_DISABLED, SUPPORTED_ACTIVATIONS
-from transformer_lens.utilities.devices import get_device
+from transformer_lens.utilities.devices import device_from, get_device
+from transformer_lens.utilities.dtypes import dtype_from
 
 Number = float | int
 Config = TypeVar("Config", bound="HookedTransformerConfig")
@@ -255,8 +256,11 @@ class HookedTransformerConfig:
             self.rope_scaling = self._upstream_rope_scaling()
         check_rope_scaling(self.rope_scaling)
         self.n_params = self._count_weights()
+        self.dtype = dtype_from(self.dtype)
         if self.device is None:
             self.device = get_device()
+        else:
+            device_from(self.device)
         if self.n_devices > 1 and torch.cuda.device_count() < self.n_devices:
             raise InvalidConfigError(
                 f"n_devices is {self.n_devices}, but there are {torch.cuda.device_count()} CUDA devices"

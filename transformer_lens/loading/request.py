@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from transformer_lens.loading.errors import QuantizedTensorError
+from transformer_lens.loading.errors import DeviceError, QuantizedTensorError
 from transformer_lens.loading.processing import Flags
 from transformer_lens.loading.quantization.settings import Settings
+from transformer_lens.utilities.devices import device_from, why_not_here
 from transformer_lens.utilities.dtypes import dtype_from
 
 
@@ -67,10 +68,29 @@ class Request:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name} = {value!r} is not a whole number of at least 1.")
-        if self.n_devices < 1:
-            raise ValueError(f"n_devices = {self.n_devices} is less than 1.")
+        if not isinstance(self.n_devices, int) or isinstance(self.n_devices, bool) or self.n_devices < 1:
+            raise ValueError(f"n_devices = {self.n_devices!r} is not a whole number of at least 1.")
+        if self.device is not None:
+            try:
+                device = device_from(self.device)
+            except ValueError as fact:
+                raise DeviceError(str(fact)) from None
+            if device.type == "meta":
+                raise DeviceError("device = 'meta' holds no numbers. What a load would take is said by plan_load(...).")
+            object.__setattr__(self, "device", device)
         if self.quantize is not None and self.dequantize:
             raise QuantizedTensorError("dequantize=True and an argument that packs the weights exclude each other.")
+
+
+def refuse_absent_device(request: Request) -> None:
+    """Raises for a device that is not here; a plan does not need it, a load does.
+
+    Raises:
+        DeviceError: It is not here.
+    """
+    reason = None if request.device is None else why_not_here(device_from(request.device))
+    if reason is not None:
+        raise DeviceError(f"{reason}\n  plan_load(...) says what the load would take there.")
 
 
 def requested_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
@@ -79,12 +99,7 @@ def requested_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
     Raises:
         ValueError: There is no such dtype, or it is not one that models compute in.
     """
-    if dtype == "auto":
-        return None
-    out = dtype_from(dtype)
-    if not out.is_floating_point or torch.finfo(out).bits < 16:
-        raise ValueError(f"dtype = {dtype!r}: models compute in float16, bfloat16, float32 or float64.")
-    return out
+    return None if isinstance(dtype, str) and dtype.strip().lower() == "auto" else dtype_from(dtype)
 
 
 def one_of(value: int | None, label: int | str | None) -> int | None:

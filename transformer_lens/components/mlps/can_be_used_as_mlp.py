@@ -35,7 +35,7 @@ class CanBeUsedAsMLP(MatrixOwner):
         """Sets the activation, and for SoLU the norm behind it."""
         self.act_fn = ActivationFunctionFactory.pick_activation_function(self.cfg)
         if self.cfg.is_layer_norm_activation():
-            self.hook_mid = HookPoint()
+            self.hook_mid = HookPoint("batch pos d_mlp")
             assert self.d_mlp is not None
             folded = self.cfg.normalization_type not in (None, "LN")
             self.ln = LayerNormPre(self.cfg) if folded else LayerNorm(self.cfg, self.d_mlp)
