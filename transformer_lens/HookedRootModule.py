@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
@@ -166,6 +167,25 @@ class HookedRootModule(HookIntrospectionMixin, nn.Module):
         nearest = difflib.get_close_matches(name, self.hook_dict, n=3)
         raise KeyError(f"no hook point is named {name!r}" + (f"; nearest: {', '.join(nearest)}" if nearest else ""))
 
+    def _tell_of_unmatched(self, names_filter: NamesFilter, accepted: list[str]) -> None:
+        """Says which names of a filter no hook point has; nothing of one that is empty or accepts any.
+
+        A predicate may be false of everything on purpose, so that is logged only.
+        """
+        if callable(names_filter):
+            if not accepted and self.hook_dict:
+                logging.getLogger(__name__).warning(
+                    "names_filter accepts none of the %d hook points; they have names like %s",
+                    *(len(self.hook_dict), ", ".join(list(self.hook_dict)[:: max(1, len(self.hook_dict) // 3)][:3])),
+                )
+            return
+        given = [names_filter] if isinstance(names_filter, str) else list(names_filter or ())
+        for name in given:
+            if name not in self.hook_dict:
+                nearest = difflib.get_close_matches(str(name), self.hook_dict, n=3)
+                hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+                warnings.warn(f"names_filter: no hook point is named {name!r}{hint}", stacklevel=4)
+
     @contextmanager
     def hooks(
         self: Root,
@@ -293,6 +313,7 @@ class HookedRootModule(HookIntrospectionMixin, nn.Module):
         )
         accepted = accepts(names_filter)
         names = [name for name in self.hook_dict if accepted(name)]
+        self._tell_of_unmatched(names_filter, names)
         fwd: list[NamedHook] = [(name, keep) for name in names]
         bwd: list[NamedHook] = [(name, keep_gradient) for name in names] if incl_bwd else []
         self.is_caching = True

@@ -1,11 +1,12 @@
 """The numbers and switches that say which transformer a `HookedTransformer` is."""
 
+import difflib
 import logging
 import math
 import pprint
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
@@ -341,6 +342,12 @@ class HookedTransformerConfig:
         Raises:
             TypeError: A name is no field.
         """
+        known = [field.name for field in fields(cls)]
+        for name in config_dict:
+            if name not in known:
+                nearest = difflib.get_close_matches(str(name), known, n=1)
+                hint = f": did you mean {nearest[0]}?" if nearest else ""
+                raise TypeError(f"{cls.__name__} has no field {name!r}{hint}")
         return cls(**config_dict)
 
     def to_dict(self) -> dict[str, Any]:
