@@ -141,10 +141,9 @@ def _holds_weights(name: str) -> bool:
 def is_name(repo: str) -> bool:
     """Whether a repository can have this name."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
 
     try:
-        validate_repo_id(repo)
+        cached(repo, "config.json", None, None, None)
     except HFValidationError:
         return False
     return True
