@@ -97,7 +97,7 @@ def sampled():
             )
 
 
-@pytest.mark.parametrize(("variant", "processed", "switches"), sampled())
+@pytest.mark.parametrize(("variant", "processed", "switches"), list(sampled()))
 def test_writing_in_place_is_replacing(variant, processed, switches):
     """At every point at once, forwards and backwards; for one row, several, and from a layer on."""
     hf_model = make_model(VARIANTS[variant])
