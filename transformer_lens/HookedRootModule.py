@@ -2,13 +2,14 @@
 
 import difflib
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
+from transformer_lens.caching_hook import CachingHook
 from transformer_lens.hook_points import (
     DeviceType,
     Direction,
@@ -25,26 +26,6 @@ __all__ = ["HookedRootModule"]
 Root = TypeVar("Root", bound="HookedRootModule")
 HookName = str | Callable[[str], bool]
 NamedHook = tuple[HookName, Callable[..., Any]]
-
-POSITION_THIRD_FROM_LAST = frozenset(
-    "hook_q hook_k hook_v hook_z hook_result hook_rot_q hook_rot_k "
-    "hook_q_input hook_k_input hook_v_input hook_attn_in".split()
-)
-"""Last parts of the names of activations with axes [..., pos, head, width]; elsewhere pos is the last but one."""
-
-POSITION_LAST = frozenset(["hook_tokens"])
-"""Last parts of the names of activations with axes [..., pos]."""
-
-
-def position_axis(name: str) -> int:
-    """Says which axis of an activation is the position, counted from the end, by the activation's name.
-
-    Of attention scores and patterns it is the query's position.
-    """
-    last = name.rsplit(".", 1)[-1]
-    if last in POSITION_LAST:
-        return -1
-    return -3 if last in POSITION_THIRD_FROM_LAST else -2
 
 
 class HookedRootModule(HookIntrospectionMixin, nn.Module):
@@ -186,6 +167,25 @@ class HookedRootModule(HookIntrospectionMixin, nn.Module):
         nearest = difflib.get_close_matches(name, self.hook_dict, n=3)
         raise KeyError(f"no hook point is named {name!r}" + (f"; nearest: {', '.join(nearest)}" if nearest else ""))
 
+    def _tell_of_unmatched(self, names_filter: NamesFilter, accepted: list[str]) -> None:
+        """Says which names of a filter no hook point has; nothing of one that is empty or accepts any.
+
+        A predicate may be false of everything on purpose, so that is logged only.
+        """
+        if callable(names_filter):
+            if not accepted and self.hook_dict:
+                logging.getLogger(__name__).warning(
+                    "names_filter accepts none of the %d hook points; they have names like %s",
+                    *(len(self.hook_dict), ", ".join(list(self.hook_dict)[:: max(1, len(self.hook_dict) // 3)][:3])),
+                )
+            return
+        given = [names_filter] if isinstance(names_filter, str) else list(names_filter or ())
+        for name in given:
+            if name not in self.hook_dict:
+                nearest = difflib.get_close_matches(str(name), self.hook_dict, n=3)
+                hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+                warnings.warn(f"names_filter: no hook point is named {name!r}{hint}", stacklevel=4)
+
     @contextmanager
     def hooks(
         self: Root,
@@ -308,23 +308,14 @@ class HookedRootModule(HookIntrospectionMixin, nn.Module):
         """
         kept: dict[str, Tensor] = {} if cache is None else cache
         positions = Slice.unwrap(pos_slice)
-
-        def save_hook(tensor: Tensor, hook: HookPoint, is_backward: bool) -> None:
-            assert hook.name is not None
-            value = tensor.detach()
-            if device is not None:
-                value = value.to(device)
-            if remove_batch_dim and value.dim() > 0:
-                value = value[0]
-            axis = position_axis(hook.name)
-            if positions.mode != "identity" and tensor.dim() >= -axis:
-                value = positions.apply(value, dim=axis)
-            kept[hook.name + "_grad" if is_backward else hook.name] = value
-
+        keep, keep_gradient = (
+            CachingHook(kept, is_gradient, device, remove_batch_dim, positions) for is_gradient in (False, True)
+        )
         accepted = accepts(names_filter)
         names = [name for name in self.hook_dict if accepted(name)]
-        fwd: list[NamedHook] = [(name, partial(save_hook, is_backward=False)) for name in names]
-        bwd: list[NamedHook] = [(name, partial(save_hook, is_backward=True)) for name in names] if incl_bwd else []
+        self._tell_of_unmatched(names_filter, names)
+        fwd: list[NamedHook] = [(name, keep) for name in names]
+        bwd: list[NamedHook] = [(name, keep_gradient) for name in names] if incl_bwd else []
         self.is_caching = True
         return kept, fwd, bwd
 

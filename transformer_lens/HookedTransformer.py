@@ -1,5 +1,6 @@
 """A transformer of which every activation has a name, and can be read or replaced."""
 
+import copy
 import logging
 from typing import Any, TypeVar
 
@@ -28,7 +29,7 @@ from transformer_lens.hooked_transformer.generation import GenerationMixin
 from transformer_lens.hooked_transformer.initialization import InitializationMixin
 from transformer_lens.hooked_transformer.input_error import InputError
 from transformer_lens.hooked_transformer.output import Loss, LossPerToken, Output, SingleLoss
-from transformer_lens.hooked_transformer.placement import DTYPE_FROM_STRING, PlacementMixin
+from transformer_lens.hooked_transformer.placement import DTYPE_FROM_STRING, PlacementMixin, refuse_absent_device
 from transformer_lens.hooked_transformer.pretrained import PretrainedMixin
 from transformer_lens.hooked_transformer.processing import ProcessingMixin
 from transformer_lens.hooked_transformer.sample_data import SampleDataMixin
@@ -146,7 +147,8 @@ class HookedTransformer(
             default_padding_side: "left" or "right", set on the tokenizer; None leaves the tokenizer's own.
 
         Raises:
-            InputError: If `cfg` is a name, or leaves open a vocabulary that no tokenizer gives.
+            InputError: If `cfg` is a name, leaves open a vocabulary that no tokenizer gives, or wants a device that is
+                not here.
         """
         super().__init__()
         if isinstance(cfg, str):
@@ -156,7 +158,10 @@ class HookedTransformer(
             )
         device = take_pending_parameter_device()
         is_loaded = device is not None or parameter_device() is not None
-        self.cfg = HookedTransformerConfig.unwrap(cfg)
+        # A copy: casting or moving this model must not change what another model of the same config says of itself.
+        self.cfg = copy.copy(HookedTransformerConfig.unwrap(cfg))
+        if move_to_device and not is_loaded:
+            refuse_absent_device(self.cfg.device)
         if tokenizer is None and self.cfg.tokenizer_name is not None and not is_loaded:
             tokenizer = load_tokenizer(
                 resolve_tokenizer(self.cfg.tokenizer_name), trust_remote_code=self.cfg.trust_remote_code
@@ -182,12 +187,12 @@ class HookedTransformer(
     def _build(self) -> None:
         cfg = self.cfg
         self.embed = Embed(cfg)
-        self.hook_embed = HookPoint()
+        self.hook_embed = HookPoint("batch pos d_model")
         if anatomy.embedding_of(cfg).has_positions:
             self.pos_embed = PosEmbed(cfg)
-            self.hook_pos_embed = HookPoint()
+            self.hook_pos_embed = HookPoint("batch pos d_model")
         if cfg.use_hook_tokens:
-            self.hook_tokens = HookPoint()
+            self.hook_tokens = HookPoint("batch pos")
         self.blocks = nn.ModuleList([TransformerBlock(cfg, index) for index in range(cfg.n_layers)])
         norm = anatomy.final_norm_of(cfg)
         if norm is not None:

@@ -1,5 +1,6 @@
 """The places in a model where an activation has a name, and can be read or replaced."""
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ __all__ = [
     "HookPoint",
     "LensHandle",
     "NamesFilter",
+    "ReadingHook",
     "Slice",
     "SliceInput",
     "accepts",
@@ -42,6 +44,14 @@ class _HookFunctionProtocol(Protocol):
     """
 
     def __call__(self, tensor: Tensor, *, hook: "HookPoint") -> Any: ...
+
+
+class ReadingHook(ABC):
+    """A hook that keeps what it is given and never writes into it, so that it may be given the tensor itself."""
+
+    @abstractmethod
+    def __call__(self, tensor: Tensor, *, hook: "HookPoint") -> None:
+        """Looks at an activation or a gradient."""
 
 
 HookFunction = _HookFunctionProtocol
@@ -95,9 +105,11 @@ class HookPoint(nn.Module):
     """
 
     name: str | None
+    axes: str | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, axes: str | None = None) -> None:
         super().__init__()
+        self.axes = axes
         self.fwd_hooks: list[LensHandle] = []
         self.bwd_hooks: list[LensHandle] = []
         self.ctx: dict[Any, Any] = {}
@@ -112,10 +124,7 @@ class HookPoint(nn.Module):
         return x
 
     def _run_hooks(self, x: Tensor) -> Tensor:
-        for hook in tuple(self._fwd.values()):
-            replacement = hook(x, hook=self)
-            if replacement is not None:
-                x = replacement
+        x = self._through(tuple(self._fwd.values()), x, is_gradient=False)
         if self._bwd and torch.is_grad_enabled() and x.requires_grad:
             # A node of the graph that is this point's alone: the same tensor may pass several points.
             x = x.view_as(x)
@@ -123,11 +132,21 @@ class HookPoint(nn.Module):
         return x
 
     def _run_gradient_hooks(self, hooks: tuple[Callable[..., Any], ...], gradient: Tensor) -> Tensor:
+        return self._through(hooks, gradient, is_gradient=True)
+
+    def _through(self, hooks: tuple[Callable[..., Any], ...], x: Tensor, is_gradient: bool) -> Tensor:
+        """Returns what hooks make of a tensor; those that may write into it get a copy."""
+        is_shared = True
         for hook in hooks:
-            replacement = hook(gradient, hook=self)
+            if isinstance(hook, ReadingHook):
+                hook(x, hook=self)
+                continue
+            if is_shared:
+                x, is_shared = x.clone(), False
+            replacement = hook(x, hook=self)
             if replacement is not None:
-                gradient = replacement[0] if isinstance(replacement, tuple) else replacement
-        return gradient
+                x = replacement[0] if is_gradient and isinstance(replacement, tuple) else replacement
+        return x
 
     def add_hook(
         self,
@@ -203,6 +222,11 @@ class HookPoint(nn.Module):
             yield self.fwd_hooks
         if dir != "fwd":
             yield self.bwd_hooks
+
+    def axis(self, *names: str) -> int | None:
+        """Returns the place of the first of some axes that is declared; None where none is, or `axes` is unknown."""
+        declared = (self.axes or "").split()
+        return next((declared.index(name) for name in names if name in declared), None)
 
     def clear_context(self) -> None:
         """Gives the point a new, empty `ctx`."""

@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-import torch
-
 from transformer_lens import utilities
 from transformer_lens.FactoredMatrix import FactoredMatrix
 from transformer_lens.utilities import *  # noqa: F403
@@ -36,18 +34,23 @@ def download_file_from_hf(
         subfolder: Its folder in the repository.
         cache_dir: Where to keep it; None means where the Hugging Face libraries do.
         force_is_torch: Read tensors, whatever the file is called.
-        **kwargs: Passed to ``transformer_lens.loading.sources.hub.download_file``.
+        **kwargs: Passed to ``huggingface_hub.hf_hub_download``, such as ``revision``, ``token`` or ``repo_type``.
 
     Returns:
         The tensors on the CPU of a ``.pth`` file, which may hold nothing else; the contents of a ``.json`` file; the
         path of any other.
-    """
-    from transformer_lens.loading.sources.hub import download_file
 
-    name = file_name if subfolder in (".", "") else f"{subfolder}/{file_name}"
-    path = download_file(repo_name, name, cache_dir=cache_dir, **kwargs)
+    Raises:
+        LoadingError: There is no such repository or file, the hub cannot be asked, or a file would run code when read.
+    """
+    from transformer_lens.loading.checkpoint.bin_file import read_records
+    from transformer_lens.loading.sources.hub import download_file
+    from transformer_lens.loading.weights import Weights
+
+    path = download_file(repo_name, file_name, None if subfolder in (".", "") else subfolder, cache_dir, **kwargs)
     if force_is_torch or file_name.endswith(".pth"):
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # By our own reader: torch.load runs code in a file on some of the releases that this runs on.
+        return Weights(read_records(path, "read")).state_dict()
     if file_name.endswith(".json"):
         with open(path, encoding="utf-8") as file:
             return json.load(file)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from transformer_lens.hook_points import HookedRootModule, HookPoint, LensHandle, Slice, accepts, is_plain
+from transformer_lens.hook_points import HookedRootModule, HookPoint, LensHandle, ReadingHook, Slice, accepts, is_plain
 
 
 @pytest.fixture
@@ -52,11 +52,68 @@ def test_hooks_get_the_point_and_may_write_into_the_tensor(point):
 
     point.add_hook(hook)
     x = torch.zeros(2, 3)
-    assert point(x) is x and x[:, 0].eq(7).all()
+    assert point(x)[:, 0].eq(7).all() and x.eq(0).all()
     assert point.ctx == {"seen": True}
     before = point.ctx
     point.clear_context()
     assert point.ctx == {} and before == {"seen": True}
+
+
+class Looking(ReadingHook):
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, tensor, *, hook):
+        self.seen.append(tensor)
+
+
+def test_a_hook_that_only_reads_costs_no_copy_and_keeps_what_it_saw(point):
+    """Also where one behind it writes: what it was given is not written to."""
+    before, behind = Looking(), Looking()
+    x = torch.zeros(2, 3)
+    point.add_hook(before)
+    assert point(x) is x and before.seen[0] is x
+    point.add_hook(lambda tensor, hook: tensor.fill_(7) * 0)
+    point.add_hook(behind)
+    out = point(x)
+    assert before.seen[1] is x and x.eq(0).all()
+    assert behind.seen[0] is out and out.eq(0).all()
+
+
+def test_hooks_write_into_one_copy(point):
+    seen = []
+
+    def hook(tensor, hook):
+        tensor += 1
+        seen.append(tensor)
+
+    point.add_hook(hook)
+    point.add_hook(hook)
+    x = torch.zeros(1)
+    assert point(x).item() == 2 and x.item() == 0 and seen[0] is seen[1]
+
+
+def test_a_hook_may_write_into_a_gradient_whoever_else_has_it(point):
+    """A sum gives both of its terms one gradient; a sum over everything gives one number, expanded."""
+
+    def halve(gradient, hook):
+        gradient *= 0.5
+
+    point.add_hook(halve, dir="bwd")
+    x, y = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    (point(x) + y).sum().backward()
+    assert x.grad.tolist() == [0.5, 0.5] and y.grad.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("saved", [torch.sqrt, torch.relu, torch.exp, lambda x: x.softmax(-1)])
+def test_a_hook_may_write_into_what_autograd_has_saved(point, saved):
+    def double(tensor, hook):
+        tensor *= 2
+
+    x = torch.rand(3, requires_grad=True)
+    expected = torch.autograd.grad(saved(x).square().sum() * 4, x)[0]
+    point.add_hook(double)
+    torch.testing.assert_close(torch.autograd.grad(point(saved(x)).square().sum(), x)[0], expected)
 
 
 def test_removal_by_lifetime_direction_and_level(point):

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from transformer_lens.caching_hook import position_axis
 from transformer_lens.hook_points import HookPoint
-from transformer_lens.HookedRootModule import HookedRootModule, position_axis
+from transformer_lens.HookedRootModule import HookedRootModule
 from transformer_lens.utilities.slice import Slice
 
 BATCH, POS, HEADS, WIDTH = 2, 5, 3, 4
@@ -218,7 +219,7 @@ def test_a_slice_of_positions_is_that_slice_of_each_activation(start, stop, step
     for name, value in whole.items():
         if name == "hook_length":
             continue
-        value = Slice((start, stop, step)).apply(value, dim=position_axis(name))
+        value = Slice((start, stop, step)).apply(value, dim=position_axis(model.hook_dict[name], value.dim()))
         assert torch.equal(some[name], value[0] if remove_batch_dim else value), name
     assert some["blocks.0.hook_q"].shape[-3] == some["hook_in"].shape[-2] == some["blocks.0.hook_pattern"].shape[-2]
 
@@ -282,15 +283,35 @@ def test_a_model_that_fills_the_dicts_itself(x):
 
 
 @pytest.mark.parametrize(
-    ("name", "axis"),
+    ("name", "dims", "axis"),
     [
-        ("blocks.0.attn.hook_z", -3),
-        ("blocks.0.attn.hook_rot_k", -3),
-        ("blocks.0.hook_q_input", -3),
-        ("blocks.0.attn.hook_pattern", -2),
-        ("blocks.0.hook_resid_pre", -2),
-        ("hook_tokens", -1),
+        ("blocks.0.attn.hook_z", 4, 1),
+        ("blocks.0.attn.hook_rot_k", 4, 1),
+        ("blocks.0.hook_q_input", 4, 1),
+        ("blocks.0.attn.hook_pattern", 4, 2),
+        ("blocks.0.hook_resid_pre", 3, 1),
+        ("hook_tokens", 2, 1),
     ],
 )
-def test_where_the_positions_are(name, axis):
-    assert position_axis(name) == axis
+def test_where_the_positions_are_of_a_point_that_declares_no_axes(name, dims, axis):
+    point = HookPoint()
+    point.name = name
+    assert position_axis(point, dims) == axis
+
+
+@pytest.mark.parametrize(
+    ("axes", "dims", "axis"),
+    [
+        ("batch pos head d_head", 4, 1),
+        ("batch head query_pos key_pos", 4, 2),
+        ("batch pos ... length", 3, 1),
+        ("batch pos ... length", 4, 1),
+        ("batch pos", 2, 1),
+        ("width pos", 2, 1),
+    ],
+)
+def test_where_the_positions_are_is_what_the_point_declares_whatever_its_name(axes, dims, axis):
+    for name in ("hook_z", "hook_scale", "hook_tokens", None):
+        point = HookPoint(axes)
+        point.name = name
+        assert position_axis(point, dims) == axis

@@ -1,12 +1,5 @@
 """Upstream's import path for the functions, and what only it has."""
 
-import json
-import sys
-from types import ModuleType
-
-import pytest
-import torch
-
 from transformer_lens import utilities, utils
 
 UPSTREAM = """
@@ -30,31 +23,3 @@ def test_holds_every_name_of_both_upstream_lines():
 def test_holds_the_same_objects():
     assert utils.get_act_name is utilities.get_act_name
     assert utils.ACTIVATION_FN_DICT is utilities.SUPPORTED_ACTIVATIONS
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """Stands in for the hub: a folder."""
-    made = ModuleType("hub")
-    made.asked = []
-
-    def download_file(repo_name, name, *, cache_dir=None, **kwargs):
-        made.asked.append((repo_name, name, cache_dir, kwargs))
-        return tmp_path / name
-
-    made.download_file = download_file
-    monkeypatch.setitem(sys.modules, "transformer_lens.loading.sources.hub", made)
-    return made
-
-
-def test_downloads_and_reads_by_the_files_ending(hub, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"a": 1}))
-    (tmp_path / "sub").mkdir()
-    torch.save({"w": torch.ones(2)}, tmp_path / "sub" / "model.pth")
-    torch.save({"w": torch.ones(3)}, tmp_path / "model.bin")
-    assert utils.download_file_from_hf("me/mine", "config.json", revision="main") == {"a": 1}
-    assert utils.download_file_from_hf("me/mine", "model.pth", subfolder="sub")["w"].shape == (2,)
-    assert utils.download_file_from_hf("me/mine", "model.bin", force_is_torch=True)["w"].shape == (3,)
-    assert utils.download_file_from_hf("me/mine", "model.bin", cache_dir="there") == str(tmp_path / "model.bin")
-    assert hub.asked[0] == ("me/mine", "config.json", None, {"revision": "main"})
-    assert hub.asked[1][1] == "sub/model.pth" and hub.asked[3][2] == "there"

@@ -23,8 +23,8 @@ class _Norm(nn.Module):
         super().__init__()
         self.cfg = HookedTransformerConfig.unwrap(cfg)
         self.eps = self.cfg.eps
-        self.hook_scale = HookPoint()
-        self.hook_normalized = HookPoint()
+        self.hook_scale = HookPoint("batch pos ... one")
+        self.hook_normalized = HookPoint("batch pos ... length")
 
     def _precise(self, x: Tensor) -> Tensor:
         """Returns activations in at least float32, the precision that norms are computed in."""

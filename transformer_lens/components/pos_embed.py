@@ -24,7 +24,7 @@ class PosEmbed(nn.Module):
         past_kv_pos_offset: int = 0,
         attention_mask: Int[Tensor, "batch offset_pos"] | None = None,
     ) -> Float[Tensor, "batch new_pos d_model"]:
-        """Embeds the positions of tokens.
+        """Embeds the positions of tokens, in new memory.
 
         Args:
             tokens: Only their shape counts.
@@ -35,7 +35,8 @@ class PosEmbed(nn.Module):
         length = tokens.shape[-1]
         if attention_mask is None:
             rows = self.W_pos[past_kv_pos_offset : past_kv_pos_offset + length]
-            return rows.unsqueeze(0).expand(tokens.shape[0], -1, -1)
+            # A copy: a view would let whoever writes into what this returns write into the parameter.
+            return rows.repeat(tokens.shape[0], 1, 1)
         positions = get_offset_position_ids(past_kv_pos_offset, attention_mask)
         padding = attention_mask[:, past_kv_pos_offset : past_kv_pos_offset + length] == 0
         return nn.functional.embedding(positions, self.W_pos).masked_fill(padding.unsqueeze(-1), 0.0)

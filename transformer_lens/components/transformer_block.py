@@ -39,17 +39,17 @@ class TransformerBlock(nn.Module):
         self.attn = attention(cfg, cfg.attention_type(block_index), block_index)
         if self.anatomy.mlp is not None:
             self.mlp: nn.Module = MLPFactory.create_mlp(cfg, block_index)
-        self.hook_attn_in = HookPoint()
-        self.hook_q_input = HookPoint()
-        self.hook_k_input = HookPoint()
-        self.hook_v_input = HookPoint()
-        self.hook_mlp_in = HookPoint()
-        self.hook_attn_out = HookPoint()
-        self.hook_mlp_out = HookPoint()
-        self.hook_resid_pre = HookPoint()
+        self.hook_attn_in = HookPoint("batch pos head d_model")
+        self.hook_q_input = HookPoint("batch pos head d_model")
+        self.hook_k_input = HookPoint("batch pos kv_head d_model")
+        self.hook_v_input = HookPoint("batch pos kv_head d_model")
+        self.hook_mlp_in = HookPoint("batch pos d_model")
+        self.hook_attn_out = HookPoint("batch pos d_model")
+        self.hook_mlp_out = HookPoint("batch pos d_model")
+        self.hook_resid_pre = HookPoint("batch pos d_model")
         if self.anatomy.has_middle:
-            self.hook_resid_mid = HookPoint()
-        self.hook_resid_post = HookPoint()
+            self.hook_resid_mid = HookPoint("batch pos d_model")
+        self.hook_resid_post = HookPoint("batch pos d_model")
 
     def forward(
         self,

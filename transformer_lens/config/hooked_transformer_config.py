@@ -1,18 +1,20 @@
 """The numbers and switches that say which transformer a `HookedTransformer` is."""
 
+import difflib
 import logging
 import math
 import pprint
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from transformer_lens.utilities.activation_functions import SOFTCAP_DISABLED, SUPPORTED_ACTIVATIONS
-from transformer_lens.utilities.devices import get_device
+from transformer_lens.utilities.devices import device_from, get_device
+from transformer_lens.utilities.dtypes import dtype_from
 
 Number = float | int
 Config = TypeVar("Config", bound="HookedTransformerConfig")
@@ -299,8 +301,11 @@ class HookedTransformerConfig:
             self.rope_scaling = self._upstream_rope_scaling()
         check_rope_scaling(self.rope_scaling)
         self.n_params = self._count_weights()
+        self.dtype = dtype_from(self.dtype)
         if self.device is None:
             self.device = get_device()
+        else:
+            device_from(self.device)
         if self.n_devices > 1 and torch.cuda.device_count() < self.n_devices:
             raise InvalidConfigError(
                 f"n_devices is {self.n_devices}, but there are {torch.cuda.device_count()} CUDA devices"
@@ -387,6 +392,12 @@ class HookedTransformerConfig:
         Raises:
             TypeError: A name is no field.
         """
+        known = [field.name for field in fields(cls)]
+        for name in config_dict:
+            if name not in known:
+                nearest = difflib.get_close_matches(str(name), known, n=1)
+                hint = f": did you mean {nearest[0]}?" if nearest else ""
+                raise TypeError(f"{cls.__name__} has no field {name!r}{hint}")
         return cls(**config_dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
@@ -16,6 +17,15 @@ from transformer_lens import loading
 T = TypeVar("T")
 # Arguments that the caller of from_pretrained has named, rather than left at their defaults.
 named: ContextVar[frozenset[str]] = ContextVar("named_arguments", default=frozenset())
+
+
+# Names of the arguments of from_pretrained.
+ARGUMENTS = (
+    *(field.name for field in dataclasses.fields(loading.Request) if field.name not in ("flags", "fetch", "quantize")),
+    *(field.name for field in dataclasses.fields(loading.Flags) if field.name != "explicit"),
+    *("checkpoint_label", "tokenizer", "move_to_device", "default_padding_side", "quantization_config"),
+    *("load_in_4bit", "load_in_8bit", "torch_dtype"),
+)
 
 
 def noting_what_is_named(function: Callable[..., T]) -> Callable[..., T]:
@@ -71,8 +81,13 @@ def checked_request(
     cache_processed: bool | None,
 ) -> loading.Request:
     """Returns the arguments of ``from_pretrained``, checked; `others` are those that it takes by any name."""
-    dtype = others.pop("torch_dtype", None) or dtype
-    loading.refuse_unknown_arguments(others)
+    torch_dtype = others.pop("torch_dtype", None)
+    if torch_dtype is not None:
+        wanted = loading.requested_dtype(torch_dtype)
+        if loading.requested_dtype(dtype) not in (torch.float32, wanted):
+            raise ValueError(f"dtype = {dtype!r} and torch_dtype = {torch_dtype!r} mean the same and differ.")
+        dtype = torch_dtype
+    loading.refuse_unknown_arguments(others, ARGUMENTS)
     return loading.Request(
         model_name=None if model_name is None else str(model_name),
         hf_model=hf_model,

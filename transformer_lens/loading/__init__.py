@@ -17,6 +17,7 @@ from transformer_lens.loading.compatibility import (
 from transformer_lens.loading.compatibility import load_tokenizer_of as load_tokenizer
 from transformer_lens.loading.errors import (
     CorruptCheckpointError,
+    DeviceError,
     InsufficientMemoryError,
     LayoutMismatchError,
     LoadingError,
@@ -63,6 +64,7 @@ __all__ = [
     "OFFICIAL_MODEL_NAMES",
     "CorruptCheckpointError",
     "DeviceCost",
+    "DeviceError",
     "Flags",
     "Inspection",
     "InsufficientMemoryError",

@@ -48,6 +48,10 @@ class QuantizedTensorError(LoadingError, ValueError, NotImplementedError):
     """Raised when a step needs the numbers of a packed weight, or the packing is not supported."""
 
 
+class DeviceError(LoadingError, ValueError, RuntimeError):
+    """Raised before anything is read for a device that is none, or that this machine or this torch does not have."""
+
+
 class InsufficientMemoryError(LoadingError, MemoryError):
     """Raised before a load that cannot fit in the memory at hand."""
 

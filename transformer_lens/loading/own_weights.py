@@ -25,7 +25,7 @@ from transformer_lens.loading.placement.devices import place
 from transformer_lens.loading.plan_load import refuse_what_does_not_fit
 from transformer_lens.loading.pretrained import Prepared, timed
 from transformer_lens.loading.quantization.quantization import Quantization
-from transformer_lens.loading.request import Request
+from transformer_lens.loading.request import Request, refuse_absent_device
 from transformer_lens.loading.sources import FolderSource, resolve_tokenizer
 from transformer_lens.loading.state_dicts import with_norms_of
 from transformer_lens.loading.weights import LazyTensor, Weights
@@ -50,6 +50,7 @@ def prepare_state_dict(given: StateDict, cfg: HookedTransformerConfig | None, re
         LoadingError: Of the kind that ``docs/errors.md`` lists.
         ValueError: There is no config, or it leaves open what nothing else says.
     """
+    refuse_absent_device(request)
     choice = loaders.choose(request.load_mode, loaders.can_assign())
     seconds: dict[str, float] = {}
     with timed(seconds, "open"):

@@ -16,7 +16,7 @@ from transformer_lens.loading.pretrained import Prepared, prepare
 from transformer_lens.loading.quantization import bitsandbytes
 from transformer_lens.loading.quantization.settings import settings_of
 from transformer_lens.loading.report import gib
-from transformer_lens.loading.request import Request
+from transformer_lens.loading.request import Request, refuse_absent_device
 
 # Arguments as from_pretrained names them.
 Arguments = Mapping[str, Any]
@@ -48,8 +48,10 @@ def admit(request: Request) -> Prepared:
 
     Raises:
         InsufficientMemoryError: The load cannot fit.
+        DeviceError: The device is not here.
         LoadingError: Of the kind that ``docs/errors.md`` lists.
     """
+    refuse_absent_device(request)
     if not request.check_memory:
         return prepare(request)
     prepared = prepare(replace(request, fetch="rest"))

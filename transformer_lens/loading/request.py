@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from transformer_lens.loading.errors import QuantizedTensorError
+from transformer_lens.loading.errors import DeviceError, QuantizedTensorError
 from transformer_lens.loading.processing import Flags
 from transformer_lens.loading.quantization.settings import Settings
+from transformer_lens.utilities.devices import device_from, why_not_here
 from transformer_lens.utilities.dtypes import dtype_from
 
 
@@ -67,10 +69,29 @@ class Request:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name} = {value!r} is not a whole number of at least 1.")
-        if self.n_devices < 1:
-            raise ValueError(f"n_devices = {self.n_devices} is less than 1.")
+        if not isinstance(self.n_devices, int) or isinstance(self.n_devices, bool) or self.n_devices < 1:
+            raise ValueError(f"n_devices = {self.n_devices!r} is not a whole number of at least 1.")
+        if self.device is not None:
+            try:
+                device = device_from(self.device)
+            except ValueError as fact:
+                raise DeviceError(str(fact)) from None
+            if device.type == "meta":
+                raise DeviceError("device = 'meta' holds no numbers. What a load would take is said by plan_load(...).")
+            object.__setattr__(self, "device", device)
         if self.quantize is not None and self.dequantize:
             raise QuantizedTensorError("dequantize=True and an argument that packs the weights exclude each other.")
+
+
+def refuse_absent_device(request: Request) -> None:
+    """Raises for a device that is not here; a plan does not need it, a load does.
+
+    Raises:
+        DeviceError: It is not here.
+    """
+    reason = None if request.device is None else why_not_here(device_from(request.device))
+    if reason is not None:
+        raise DeviceError(f"{reason}\n  plan_load(...) says what the load would take there.")
 
 
 def requested_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
@@ -79,12 +100,7 @@ def requested_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
     Raises:
         ValueError: There is no such dtype, or it is not one that models compute in.
     """
-    if dtype == "auto":
-        return None
-    out = dtype_from(dtype)
-    if not out.is_floating_point or torch.finfo(out).bits < 16:
-        raise ValueError(f"dtype = {dtype!r}: models compute in float16, bfloat16, float32 or float64.")
-    return out
+    return None if isinstance(dtype, str) and dtype.strip().lower() == "auto" else dtype_from(dtype)
 
 
 def one_of(value: int | None, label: int | str | None) -> int | None:
@@ -103,8 +119,40 @@ def one_of(value: int | None, label: int | str | None) -> int | None:
     return int(digits)
 
 
-def refuse_unknown_arguments(kwargs: Mapping[str, Any]) -> None:
+# Arguments of transformers' from_pretrained, and what does here what they do there.
+_OF_TRANSFORMERS: Mapping[str, str] = {
+    "attn_implementation": "nothing to set: attention is fused where no hook looks at scores or pattern",
+    "config": "hf_model=, or HookedTransformer(cfg) for a config of one's own",
+    "device_map": "device=, and n_devices= for several GPUs",
+    "force_download": "`hf download <repository> --force-download`",
+    "ignore_mismatched_sizes": "nothing: a checkpoint that does not fit its config is refused",
+    "key_mapping": "from_state_dict, with the names changed",
+    "max_memory": "plan_load(...), which says what fits, and device= or n_devices=",
+    "offload_buffers": "plan_load(...), which says what fits",
+    "offload_folder": "plan_load(...), which says what fits; files are mapped, not read",
+    "offload_state_dict": "plan_load(...), which says what fits",
+    "output_attentions": 'run_with_cache, and cache["pattern", layer]',
+    "output_hidden_states": 'run_with_cache, and cache["resid_post", layer]',
+    "output_loading_info": "model.load_report",
+    "pretrained_model_name_or_path": "model_name=",
+    "proxies": "the environment variables HTTPS_PROXY and HTTP_PROXY",
+    "resume_download": "nothing: downloads are resumed",
+    "state_dict": "from_state_dict",
+    "use_auth_token": "token=",
+    "use_cache": "generate(use_past_kv_cache=), or forward(past_kv_cache=)",
+    "use_flash_attention_2": "nothing to set: attention is fused where no hook looks at scores or pattern",
+    "use_safetensors": "nothing to set: safetensors files are taken where there are any",
+    "variant": "a folder that holds that variant's files under their plain names",
+    "weights_only": "nothing to set: no file of weights ever runs code",
+}
+
+
+def refuse_unknown_arguments(kwargs: Mapping[str, Any], known: Collection[str] = ()) -> None:
     """Raises for arguments that mean nothing here, rather than ignore them.
+
+    Args:
+        kwargs: What was given beyond the arguments of the signature.
+        known: The names of those; the nearest is proposed for one that is misspelt.
 
     Raises:
         TypeError: One is not known.
@@ -113,4 +161,15 @@ def refuse_unknown_arguments(kwargs: Mapping[str, Any]) -> None:
         warnings.warn("low_cpu_mem_usage has no effect: every load is frugal.", stacklevel=3)
     unknown = [name for name in kwargs if name != "low_cpu_mem_usage"]
     if unknown:
-        raise TypeError(f"from_pretrained() got arguments that it does not know: {', '.join(sorted(unknown))}.")
+        raise TypeError(
+            "from_pretrained() got arguments that it does not know:\n"
+            + "\n".join(f"  {name}{_instead(name, known)}" for name in sorted(unknown))
+        )
+
+
+def _instead(name: str, known: Collection[str]) -> str:
+    """Says what to write for an argument that is not known."""
+    if name in _OF_TRANSFORMERS:
+        return f" is an argument of transformers; here it is {_OF_TRANSFORMERS[name]}"
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {nearest[0]}?" if nearest else ""

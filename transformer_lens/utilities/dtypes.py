@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 DTYPE_FROM_STRING: dict[str, torch.dtype] = {
@@ -12,21 +14,36 @@ DTYPE_FROM_STRING: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "bf16": torch.bfloat16,
 }
-_ALSO = {"float64": torch.float64, "fp64": torch.float64, "float": torch.float32, "half": torch.float16}
+"""Upstream's names."""
+
+_BY_NAME: dict[str, torch.dtype] = {
+    **DTYPE_FROM_STRING,
+    "float": torch.float32,
+    "half": torch.float16,
+    "float64": torch.float64,
+    "fp64": torch.float64,
+    "double": torch.float64,
+}
+COMPUTES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What models compute in; torch has no products of its smaller floats."""
 
 
-def dtype_from(value: str | torch.dtype) -> torch.dtype:
-    """Returns the dtype that a name ("float32", "bf16", "torch.float16") means, or `value` if it is one.
+def dtype_from(value: Any) -> torch.dtype:
+    """Returns the dtype that a name means, or `value` if it is one.
+
+    Args:
+        value: A dtype, or any name that torch has for one that models compute in ("half", "float16"), a short one
+            ("fp16"), with or without "torch." in front.
 
     Raises:
-        ValueError: The name means no dtype.
+        ValueError: Models do not compute in it, or it means no dtype.
     """
-    if isinstance(value, torch.dtype):
-        return value
-    name = value[len("torch.") :] if value.startswith("torch.") else value
-    known = {**DTYPE_FROM_STRING, **_ALSO}
-    if name not in known:
-        raise ValueError(
-            f"dtype = {value!r} is not known; one of {sorted(DTYPE_FROM_STRING)}, 'auto', or a torch.dtype."
-        )
-    return known[name]
+    found = value if isinstance(value, torch.dtype) else None
+    if isinstance(value, str):
+        found = _BY_NAME.get(value.strip().lower().removeprefix("torch."))
+    if found in COMPUTES:
+        return found
+    hint = "; 'auto' takes the checkpoint's where something is loaded" if value is None else ""
+    if "float8" in str(value) or "float4" in str(value):
+        hint = "; 8 and 4 bits a weight are what load_in_8bit= and load_in_4bit= are for"
+    raise ValueError(f"dtype = {value!r}: models compute in float16, bfloat16, float32 or float64{hint}.")

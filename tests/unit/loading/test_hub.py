@@ -4,6 +4,7 @@ huggingface_hub reads its settings when it is imported, so what goes over the ne
 """
 
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 
 from transformer_lens.loading.errors import CorruptCheckpointError, UnknownModelError
 from transformer_lens.loading.sources import resolve
@@ -151,12 +153,12 @@ print(json.dumps(out))
 """
 
 
-def in_child(cases: dict, endpoint: str, home: Path, **environment: str) -> dict:
+def in_child(cases: dict, endpoint: str, home: Path, script: str = CHILD, **environment: str) -> dict:
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1",
                 "HF_HUB_ETAG_TIMEOUT": "5", "PYTHONWARNINGS": "ignore"}  # fmt: skip
     child = subprocess.run(
-        [sys.executable, "-c", CHILD], input=json.dumps(cases), capture_output=True, text=True, cwd=ROOT,
+        [sys.executable, "-c", script], input=json.dumps(cases), capture_output=True, text=True, cwd=ROOT,
         env={**kept, **settings, **environment},
     )  # fmt: skip
     assert child.returncode == 0, child.stderr
@@ -319,3 +321,89 @@ def test_a_silent_hub_is_asked_once(cache, monkeypatch):
     for name in ("a.json", "b.json", "c.json"):
         assert source.find(name) is None
     assert asked == [("a.json", False), ("b.json", True), ("c.json", True)]
+
+
+# -- the functions of utils that fetch ---------------------------------------------------------------------------------
+
+FETCHED = """
+import json, sys
+import torch
+from transformer_lens import utils
+from transformer_lens.loading.errors import LoadingError
+
+out = {}
+for name, (repo, file, how) in json.load(sys.stdin).items():
+    try:
+        found = utils.download_file_from_hf(repo, file, **how)
+        if isinstance(found, str):
+            found = ["path", open(found, "rb").read().hex()]
+        elif any(isinstance(value, torch.Tensor) for value in found.values()):
+            found = {key: [str(value.dtype), value.tolist()] for key, value in found.items()}
+        out[name] = found
+    except LoadingError as error:
+        out[name] = [type(error).__name__, str(error)]
+print(json.dumps(out))
+"""
+
+
+def saved(value) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+class Runs:
+    """Would print when it is read as torch.load of old releases reads it."""
+
+    def __reduce__(self):
+        return print, ("ran",)
+
+
+class FileHub(Hub):
+    """The same protocol for files of bytes."""
+
+    files: dict[str, bytes] = {}
+
+    def do_GET(self) -> None:
+        body = self.files.get(self.path.partition("?")[0].partition("/main/")[2])
+        if body is None:
+            return self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
+        etag = hashlib.sha256(body).hexdigest()
+        return self.answer(200, body, ETag=f'"{etag}"', X_Repo_Commit=COMMIT)
+
+    do_HEAD = do_GET
+
+
+def test_one_file_is_fetched_and_read_by_its_ending(tmp_path):
+    FileHub.files = {
+        "config.json": b'{"a": 1}',
+        "sub/model.pth": saved({"w": torch.tensor([1.0, 2.0])}),
+        "model.bin": saved({"w": torch.tensor([3, 4])}),
+        "evil.pth": saved({"w": Runs()}),
+        "notes.txt": b"text",
+    }
+    asked = {
+        "json": ("open/model", "config.json", {}),
+        "tensors": ("open/model", "model.pth", {"subfolder": "sub", "revision": "main"}),
+        "by-force": ("open/model", "model.bin", {"force_is_torch": True}),
+        "elsewhere": ("open/model", "notes.txt", {"cache_dir": str(tmp_path / "there")}),
+        "here": ("open/model", "config.json", {"subfolder": ".", "local_files_only": True}),
+        "none": ("open/model", "none.json", {}),
+        "code": ("open/model", "evil.pth", {}),
+    }
+    with serving(FileHub) as endpoint:
+        found = in_child(asked, endpoint, tmp_path, FETCHED)
+    assert found["json"] == found["here"] == {"a": 1}
+    assert found["tensors"] == {"w": ["torch.float32", [1.0, 2.0]]}
+    assert found["by-force"] == {"w": ["torch.int64", [3, 4]]}
+    assert found["elsewhere"] == ["path", b"text".hex()] and any((tmp_path / "there").rglob("notes.txt"))
+    assert found["none"][0] == "LoadingError" and "open/model has no file 'none.json'" in found["none"][1]
+    assert found["code"][0] == "CorruptCheckpointError"
+
+
+def test_without_a_network_one_try_says_how_to_go_without(tmp_path):
+    """Nothing listens on the port: huggingface_hub itself would try five times, and wait in between."""
+    slept = CHILD.replace("time.sleep = lambda seconds: None", "time.sleep = lambda seconds: sys.exit('tries again')")
+    found = in_child({"file": ("open/model", {}, "config.json")}, "http://127.0.0.1:9", tmp_path, slept)
+    kind, text = found["file"]
+    assert kind == "UnknownModelError" and "HF_HUB_OFFLINE=1" in text and "Connect" in text

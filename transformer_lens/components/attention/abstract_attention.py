@@ -68,16 +68,16 @@ class AbstractAttention(MatrixOwner, ABC):
             self.k_norm = norm_module(cfg, self.anatomy.k_norm)
         self.register_buffer("mask", torch.zeros(0, 0, dtype=torch.bool), persistent=False)
         self.register_buffer("IGNORE", torch.tensor(-torch.inf, dtype=torch.float32), persistent=False)
-        self.hook_k = HookPoint()
-        self.hook_q = HookPoint()
-        self.hook_v = HookPoint()
-        self.hook_z = HookPoint()
-        self.hook_attn_scores = HookPoint()
-        self.hook_pattern = HookPoint()
-        self.hook_result = HookPoint()
+        self.hook_k = HookPoint("batch pos kv_head d_head")
+        self.hook_q = HookPoint("batch pos head d_head")
+        self.hook_v = HookPoint("batch pos kv_head d_head")
+        self.hook_z = HookPoint("batch pos head d_head")
+        self.hook_attn_scores = HookPoint("batch head query_pos key_pos")
+        self.hook_pattern = HookPoint("batch head query_pos key_pos")
+        self.hook_result = HookPoint("batch pos head d_model")
         if self.anatomy.rotary is not None:
-            self.hook_rot_k = HookPoint()
-            self.hook_rot_q = HookPoint()
+            self.hook_rot_k = HookPoint("batch pos kv_head d_head")
+            self.hook_rot_q = HookPoint("batch pos head d_head")
 
     @abstractmethod
     def make_key_value_parameters(self) -> None:

@@ -36,7 +36,7 @@ class CanBeUsedAsMLP(MatrixOwner):
         """Sets the activation, and for SoLU the norm behind it."""
         self.act_fn = ActivationFunctionFactory.pick_activation_function(self.cfg)
         if self.anatomy.inner_norm is not None:
-            self.hook_mid = HookPoint()
+            self.hook_mid = HookPoint("batch pos d_mlp")
             self.ln = norm_module(self.cfg, self.anatomy.inner_norm)
 
     def activate(self, pre: Float[Tensor, "batch pos d_mlp"]) -> Float[Tensor, "batch pos d_mlp"]:

@@ -29,9 +29,9 @@ class GatedMLP(CanBeUsedAsMLP):
         self.b_in = new_parameter(self.d_mlp, dtype=dtype, fill=0.0)
         self.b_out = new_parameter(d_model, dtype=dtype, fill=0.0)
         self.b_gate = new_parameter(self.d_mlp, dtype=dtype, fill=0.0) if self.anatomy.has_gate_bias else None
-        self.hook_pre = HookPoint()
-        self.hook_pre_linear = HookPoint()
-        self.hook_post = HookPoint()
+        self.hook_pre = HookPoint("batch pos d_mlp")
+        self.hook_pre_linear = HookPoint("batch pos d_mlp")
+        self.hook_post = HookPoint("batch pos d_mlp")
         self.select_activation_function()
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:

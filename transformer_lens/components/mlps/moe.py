@@ -66,7 +66,7 @@ class MoEGatedMLP(nn.Module):
         """Makes the expert's hook points, or takes them away with what is hooked to them."""
         for name in ("hook_gate", "hook_pre", "hook_post"):
             if are_there and name not in self._modules:
-                self.add_module(name, HookPoint())
+                self.add_module(name, HookPoint("token d_expert"))
             elif not are_there and name in self._modules:
                 del self._modules[name]
 
@@ -102,8 +102,8 @@ class MoE(CanBeUsedAsMLP):
             self.shared_expert = MoEGatedMLP(self.cfg, self.mixture.d_shared)
             if self.mixture.gates_shared:
                 self.shared_expert_gate = Projection(self.cfg, self.cfg.d_model, 1, False)
-        self.hook_expert_weights = HookPoint()
-        self.hook_expert_indices = HookPoint()
+        self.hook_expert_weights = HookPoint("batch pos expert")
+        self.hook_expert_indices = HookPoint("batch pos chosen")
 
     def set_hook_points(self, are_there: bool) -> None:
         """Makes the hook points of every expert, or takes them away."""

@@ -7,6 +7,7 @@ import torch
 from transformer_lens.loading.processing.linear_chain import recast
 from transformer_lens.loading.quantization.promises import moved
 from transformer_lens.loading.weights import LazyTensor, Weights
+from transformer_lens.utilities.devices import numbered
 
 
 def cast(weights: Weights, dtype: torch.dtype, device: torch.device) -> Weights:
@@ -19,8 +20,7 @@ def cast(weights: Weights, dtype: torch.dtype, device: torch.device) -> Weights:
         dtype: Of floating-point tensors.
         device: Of all.
     """
-    # "cuda" is one of the numbered devices: a tensor that is made there says which.
-    device = torch.empty(0, device=device).device
+    device = numbered(device)
     return Weights({name: _cast(tensor, dtype, device) for name, tensor in weights.items()})
 
 

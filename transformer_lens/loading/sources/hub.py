@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from transformer_lens.loading.errors import LoadingError, UnknownModelError
-from transformer_lens.loading.sources.names import nearest
+from transformer_lens.loading.sources.names import nearest, siblings
 from transformer_lens.loading.sources.source import Source
 
 # The packages, of one huggingface_hub or another, whose errors say that a connection failed.
@@ -29,6 +30,7 @@ class HubSource(Source):
             files of weights.
         silences: What could not be asked of the hub so far; after the first time only the cache is looked at, because
             every attempt takes half a minute to give up.
+        met: The file that the hub was first asked about.
         headers: Headers that were read on the hub so far.
     """
 
@@ -42,6 +44,7 @@ class HubSource(Source):
     fetch: str = "all"
     kind: str = "hub"
     silences: list[str] = field(default_factory=list, compare=False, repr=False)
+    met: list[str] = field(default_factory=list, compare=False, repr=False)
     headers: dict[str, dict[str, Any] | None] = field(default_factory=dict, compare=False, repr=False)
 
     def find(self, name: str) -> Path | None:
@@ -50,6 +53,7 @@ class HubSource(Source):
             path = cached(self.repo, name, self.revision, self.subfolder, self.cache_dir)
             if path is not None or self._stays_there(name):
                 return path
+        self._meet(name)
         return download(
             self.repo,
             name,
@@ -60,6 +64,20 @@ class HubSource(Source):
             self.local_files_only or bool(self.silences),
             self.silences,
         )
+
+    def _meet(self, name: str) -> None:
+        """Finds out whether the hub answers, before a file that is not here is asked for the first time."""
+        if self.met or self._is_silent() or not is_name(self.repo):
+            return
+        if cached(self.repo, name, self.revision, self.subfolder, self.cache_dir) is not None:
+            return
+        self.met.append(name)
+        silence = silence_of(self.repo, name, self.revision, self.subfolder, self.token)
+        if silence is not None:
+            self.silences.append(silence)
+            logging.getLogger(__name__).warning(
+                "The hub does not answer (%s): only its cache is looked at. HF_HUB_OFFLINE=1 asks nothing.", silence
+            )
 
     def header(self, name: str) -> dict[str, Any] | None:
         """Returns the header of a safetensors file on the hub, by its first bytes.
@@ -118,6 +136,17 @@ class HubSource(Source):
 def _holds_weights(name: str) -> bool:
     """Whether a file holds a model's weights, by its name; adapters are small."""
     return name.endswith((".safetensors", ".bin")) and not name.startswith("adapter_")
+
+
+def is_name(repo: str) -> bool:
+    """Whether a repository can have this name."""
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached(repo, "config.json", None, None, None)
+    except HFValidationError:
+        return False
+    return True
 
 
 def is_offline() -> bool:
@@ -207,8 +236,8 @@ def download(
         cached = try_to_load_from_cache(repo, where, **known)
     except HFValidationError:
         raise UnknownModelError(
-            f"{repo!r} is neither a folder nor a name that a model on the hub can have. {nearest(repo)} "
-            "Is it a path? Then it does not exist from here."
+            f"{repo!r} is neither a folder nor a name that a model on the hub can have. "
+            f"Is it a path? Then it does not exist from here. {siblings(Path(repo)) or nearest(repo)}".rstrip()
         ) from None
     if isinstance(cached, str) and (local_files_only or is_offline()):
         return Path(cached)
@@ -221,6 +250,50 @@ def download(
             repo, name, subfolder=subfolder, token=token, local_files_only=local_files_only, **known
         ),
     )
+
+
+def download_file(repo: str, name: str, subfolder: str | None, cache_dir: str | None, **how: Any) -> Path:
+    """Returns one file of a repository, which may be of any kind.
+
+    Args:
+        repo: Owner and name.
+        name: Of the file.
+        subfolder: Its folder in the repository.
+        cache_dir: The cache's folder; None takes huggingface_hub's.
+        **how: Other arguments of ``huggingface_hub.hf_hub_download``.
+
+    Raises:
+        UnknownModelError: There is no such repository or revision, or it may not be read.
+        LoadingError: There is no such file, or the hub could not be asked.
+    """
+    from huggingface_hub import hf_hub_download
+
+    known: dict[str, Any] = {"revision": how.pop("revision", None), "repo_type": how.pop("repo_type", None)}
+    if cache_dir is not None:
+        known["cache_dir"] = cache_dir
+    where = name if subfolder is None else f"{subfolder}/{name}"
+    found = _asked(repo, where, known, [], lambda: hf_hub_download(repo, name, subfolder=subfolder, **how, **known))
+    if found is None:
+        raise LoadingError(f"{repo} has no file {where!r}.\n  Look at the list of its files on the hub.")
+    return found
+
+
+def silence_of(
+    repo: str, name: str, revision: str | None, subfolder: str | None, token: str | bool | None
+) -> str | None:
+    """Asks the hub once about a file, and returns why there is no answer; None where there is one, whatever it is.
+
+    A download itself tries five times, and takes half a minute to give up.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    try:
+        get_hf_file_metadata(hf_hub_url(repo, name, subfolder=subfolder, revision=revision), token=token)
+    except Exception as error:
+        # What the hub answered, in whatever words, is told by the download.
+        if type(error).__module__.partition(".")[0] in _TRANSPORTS:
+            return f"{type(error).__name__}: {error}"
+    return None
 
 
 def _asked(
@@ -260,7 +333,8 @@ def _asked(
     except RepositoryNotFoundError:
         raise UnknownModelError(
             f"{repo!r} is neither a folder nor a model on the hub that this token may read. {nearest(repo)} "
-            "Is it a path? Then it does not exist from here. A private repository needs token=... or HF_TOKEN."
+            f"Is it a path? Then it does not exist from here. {siblings(Path(repo))} A private repository needs "
+            "token=... or HF_TOKEN."
         ) from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         if isinstance(try_to_load_from_cache(repo, config_name, **known), str):
@@ -268,8 +342,9 @@ def _asked(
             return None
         raise UnknownModelError(
             f"{repo!r} is no folder, it is not in the hub's cache, and the hub was not or could not be asked "
-            f"({type(error).__name__}).\n  Fetch it once with the network: `hf download {repo}`. "
-            f"Is it a path? Then it does not exist from here. {nearest(repo)}"
+            f"({silences[-1] if silences else type(error).__name__}).\n"
+            f"  Fetch it once with the network: `hf download {repo}`; without one, HF_HUB_OFFLINE=1 asks nothing. "
+            f"Is it a path? Then it does not exist from here. {siblings(Path(repo)) or nearest(repo)}".rstrip()
         ) from None
     except EntryNotFoundError:
         return None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformer_lens.loading.errors import UnknownModelError
 from transformer_lens.loading.sources.hub import HubSource
-from transformer_lens.loading.sources.names import NON_HF_HOSTED_MODEL_NAMES, hub_name, nearest
+from transformer_lens.loading.sources.names import NON_HF_HOSTED_MODEL_NAMES, hub_name, nearest, siblings
 from transformer_lens.loading.sources.source import FolderSource, GGUFSource, Source
 
 
@@ -41,7 +41,7 @@ def resolve(
         raise UnknownModelError(f"{model_name[:80]!r} can be neither a path nor a name: {error!s:.200}.") from None
     if is_folder:
         if not holds_folder:
-            raise UnknownModelError(f"{path} has no folder {subfolder!r}.")
+            raise UnknownModelError(f"{path} has no folder {subfolder!r}. {siblings(folder)}".rstrip())
         label = str(model_name) if subfolder is None else f"{model_name}/{subfolder}"
         return FolderSource(folder, label, root=path)
     if is_file:
@@ -54,7 +54,7 @@ def resolve(
     if _looks_like_a_path(model_name):
         raise UnknownModelError(
             f"{model_name!r} looks like a path, and there is nothing there (seen from {Path.cwd()}).\n"
-            f"  {nearest(model_name)}"
+            f"  {siblings(path) or nearest(model_name)}".rstrip()
         )
     if model_name in NON_HF_HOSTED_MODEL_NAMES:
         raise UnknownModelError(

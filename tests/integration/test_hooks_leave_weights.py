@@ -1,0 +1,182 @@
+"""A hook changes activations only: no parameter, no borrowed model, no file, and not what another hook point saw."""
+
+import hashlib
+
+import pytest
+import torch
+
+from tests.fallback import may_fall_back
+from tests.tiny_models import VARIANTS, make_model, save
+from transformer_lens import HookedTransformer
+
+ALONE, MORE = 1, 3
+SWITCHES = {
+    "plain": {},
+    "results": {"use_attn_result": True, "use_hook_mlp_in": True},
+    "split": {"use_split_qkv_input": True, "use_attn_result": True, "use_hook_mlp_in": True},
+    "attn_in": {"use_attn_in": True},
+    "ungrouped": {"ungroup_grouped_query_attention": True},
+    "ungrouped-split": {"ungroup_grouped_query_attention": True, "use_split_qkv_input": True},
+}
+
+
+def tokens_of(model, rows):
+    drawn = torch.randint(0, model.cfg.d_vocab, (rows, 6), generator=torch.Generator().manual_seed(1))
+    return drawn.to(model.cfg.device)
+
+
+def switched(model, switches):
+    """Sets the switches of a model; skips what its attention has no use for."""
+    grouped = model.cfg.n_key_value_heads is not None
+    if (switches == "attn_in" and grouped) or ("ungrouped" in switches and not grouped):
+        pytest.skip("this attention has no such inputs")
+    for name, value in SWITCHES[switches].items():
+        setattr(model.cfg, name, value)
+    return model
+
+
+def changed(tensor):
+    """Returns another value for every element; token numbers stay token numbers, and minus infinity stays."""
+    return tensor.flip(-1) if not tensor.is_floating_point() else tensor * 0.75 + 0.03125
+
+
+def write(tensor, hook):
+    if tensor.numel():
+        tensor.copy_(changed(tensor.clone()))
+
+
+def replace(tensor, hook):
+    return changed(tensor)
+
+
+def run(model, hook, given, **where):
+    """Runs with one hook on every point and every gradient, and returns all that can be seen of it.
+
+    The caches hold the tensors themselves, as they were before the hook.
+    """
+    model.zero_grad()
+    cache, keep, keep_gradients = model.get_caching_hooks(incl_bwd=True)
+    everywhere = [(lambda name: True, hook)]
+    with model.hooks(keep, keep_gradients), model.hooks(everywhere, everywhere):
+        logits = model(given, **where)
+        logits.float().log_softmax(-1).square().mean().backward()
+    gradients = {
+        f"grad of {name}": parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    return {"logits": logits.detach(), **cache, **gradients}
+
+
+def differ(a, b):
+    """Whether two tensors differ by more than the order of a sum."""
+    infinite = torch.isinf(b)
+    a, b = a.double().masked_fill(torch.isinf(a), 0), b.double().masked_fill(infinite, 0)
+    return bool((a - b).abs().max() > 1e-4 * b.abs().max() + 1e-7)
+
+
+def digest(tensors):
+    return {
+        name: hashlib.sha256(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+        for name, value in tensors
+    }
+
+
+def sampled():
+    """Everything for the first variant of each kind of config; of the others one way to load and run, in turn."""
+    ways = [(processed, switches) for processed in (False, True) for switches in SWITCHES]
+    kinds = set()
+    for index, (name, variant) in enumerate(VARIANTS.items()):
+        grouped = variant.settings.get("num_key_value_heads") not in (None, variant.settings.get("num_attention_heads"))
+        useful = [way for way in ways if not ("ungrouped" in way[1] and not grouped)]
+        is_first = variant.config_class not in kinds
+        kinds.add(variant.config_class)
+        for processed, switches in useful if is_first else [useful[index % len(useful)]]:
+            yield pytest.param(
+                name, processed, switches, id=f"{name}-{'processed' if processed else 'as-it-is'}-{switches}"
+            )
+
+
+@pytest.mark.parametrize(("variant", "processed", "switches"), list(sampled()))
+def test_writing_in_place_is_replacing(variant, processed, switches):
+    """At every point at once, forwards and backwards; for one row, several, and from a layer on."""
+    hf_model = make_model(VARIANTS[variant])
+    theirs = digest(hf_model.state_dict().items())
+    load = HookedTransformer.from_pretrained if processed else HookedTransformer.from_pretrained_no_processing
+    with may_fall_back("assign"):
+        model = switched(load(hf_model=hf_model, load_mode="assign", device="cpu"), switches)
+    model.requires_grad_(True)
+    ours = digest(model.named_parameters())
+    for rows in (ALONE, MORE):
+        tokens = tokens_of(model, rows)
+        residual = torch.randn(rows, 6, model.cfg.d_model)
+        for given, where in ((tokens, {}), (residual, {"start_at_layer": 1})):
+            before = given.clone()
+            written, replaced = run(model, write, given, **where), run(model, replace, given, **where)
+            assert written.keys() == replaced.keys()
+            different = [name for name, value in written.items() if differ(value, replaced[name])]
+            assert not different, different[:8]
+            assert torch.equal(given, before)
+    assert digest(model.named_parameters()) == ours
+    assert digest(hf_model.state_dict().items()) == theirs
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_each_point_alone(variant, tmp_path):
+    """No other point's copy stands between this one's tensor and a weight; the file is mapped."""
+    save(VARIANTS[variant], tmp_path)
+    file = tmp_path / "model.safetensors"
+    bytes_before = file.read_bytes()
+    model = HookedTransformer.from_pretrained_no_processing(tmp_path, dtype="auto", device="cpu")
+    model = switched(model, "plain" if model.cfg.n_key_value_heads is None else "split")
+    model.cfg.use_hook_tokens = False
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    tokens = tokens_of(model, ALONE)
+    ran = set()
+    with torch.no_grad():
+        plain = model(tokens)
+        for name in model.hook_dict:
+
+            def note_and_write(tensor, hook):
+                ran.add(hook.name)
+                write(tensor, hook)
+
+            _, seen = model.run_with_cache(tokens)
+            with model.hooks(fwd_hooks=[(name, note_and_write)]) if may_run(model, name) else model.hooks():
+                _, seen_now = model.run_with_cache(tokens)
+            order = list(seen)
+            for earlier in order[: order.index(name)] if name in seen else []:
+                assert torch.equal(seen_now[earlier], seen[earlier]), (name, earlier)
+        assert torch.equal(model(tokens), plain)
+    wrong = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
+    assert not wrong, wrong
+    assert file.read_bytes() == bytes_before
+    assert len(ran) > 10 * model.cfg.n_layers
+
+
+def may_run(model, name):
+    """Whether a point may be hooked under the switches as they are."""
+    try:
+        model.check_hooks_to_add(model.hook_dict[name], name, write)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_module_returns_memory_of_a_weight(variant):
+    """Also a hook of torch's own on any module, ours or a client's, cannot write into one."""
+    model = HookedTransformer.from_pretrained_no_processing(
+        hf_model=make_model(VARIANTS[variant]), device="cpu", load_mode="auto"
+    )
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    handed_out = {}
+
+    def look(module, inputs, output):
+        if isinstance(output, torch.Tensor):
+            handed_out[module.name] = output.untyped_storage().data_ptr()
+
+    for module in model.mod_dict.values():
+        module.register_forward_hook(look)
+    model(tokens_of(model, ALONE))
+    assert len(handed_out) > 10 and not [name for name, where in handed_out.items() if where in weights]
