@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 import torch
+from packaging.version import Version
 
 from tests.tiny_models import VARIANTS, make_model
 from tests.unit.small_transformers import make_model as make_small_model
@@ -179,7 +180,7 @@ def test_precision_is_held_while_a_load_computes_and_given_back():
         assert torch.get_float32_matmul_precision() == "medium"
 
 
-@pytest.mark.skipif("fp32_precision" not in vars(torch.backends), reason="each backend has its own since torch 2.9")
+@pytest.mark.skipif(Version(torch.__version__) < Version("2.9"), reason="each backend has its own since torch 2.9")
 def test_precision_of_one_backend_alone_is_held_too():
     before = torch.backends.mkldnn.matmul.fp32_precision
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"
