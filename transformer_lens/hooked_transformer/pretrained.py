@@ -111,8 +111,8 @@ class PretrainedMixin:
             progress: Whether a byte progress bar is shown; None: in a terminal, after a second.
             quantization_config: A ``BitsAndBytesConfig``, or its dict: matrices are processed, and then packed, one
                 at a time. A checkpoint that is packed already needs no argument.
-            load_in_4bit: Short for a config of transformers' defaults.
-            load_in_8bit: Short for a config of transformers' defaults.
+            load_in_4bit: Packs matrices as nf4, with scales in float32; `quantization_config` says anything else.
+            load_in_8bit: Packs matrices in 8 bits, with the defaults of ``BitsAndBytesConfig``.
             dequantize: Loads packed matrices as numbers: every step of processing is legal then.
             cache_processed: Keeps the processed weights as a file, which the next load of the same checkpoint under
                 the same arguments maps (``docs/processed_cache.md``); None asks ``TRANSFORMER_LENS_CACHE_PROCESSED``.
@@ -179,7 +179,13 @@ class PretrainedMixin:
         return model
 
     @classmethod
-    def plan_load(cls, model_name: str | Path | None = None, *positional: Any, **arguments: Any) -> loading.LoadPlan:
+    def plan_load(
+        cls,
+        model_name: str | Path | None = None,
+        *positional: Any,
+        memory: loading.Memory | None = None,
+        **arguments: Any,
+    ) -> loading.LoadPlan:
         """Says what a load would take, for every load mode and device, and whether it fits; reads no numbers.
 
         Config and headers are read, and fetched where they are not here: of a name on the hub config.json, the index
@@ -189,6 +195,8 @@ class PretrainedMixin:
         Args:
             model_name: As :meth:`from_pretrained` takes it.
             *positional: As :meth:`from_pretrained` takes them.
+            memory: What the machine has that is planned for: a size of main memory, in bytes or as "16GiB", or sizes by
+                device, ``{"cpu": "64GiB", "cuda": "24GiB"}``; None asks this machine.
             **arguments: As :meth:`from_pretrained` takes them, with the same defaults. What changes no memory
                 (``tokenizer``, ``progress``, ``check_memory``) changes nothing here.
 
@@ -198,7 +206,7 @@ class PretrainedMixin:
         Raises:
             LoadingError: What the load itself would raise before it reads a number.
         """
-        return loading.plan_load(request_of(model_name, *positional, **arguments))
+        return loading.plan_load(request_of(model_name, *positional, **arguments), memory)
 
     @classmethod
     def from_pretrained_no_processing(

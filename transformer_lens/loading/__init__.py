@@ -32,6 +32,7 @@ from transformer_lens.loading.errors import (
 from transformer_lens.loading.inspection import Inspection, inspect_checkpoint
 from transformer_lens.loading.load_plan import LoadPlan, ModePlan, Option
 from transformer_lens.loading.memory.arithmetic import DeviceCost
+from transformer_lens.loading.memory.sizes import Memory
 from transformer_lens.loading.own_weights import StateDict, prepare_state_dict
 from transformer_lens.loading.plan_load import admit, plan_load
 from transformer_lens.loading.pretrained import Prepared, prepare
@@ -71,6 +72,7 @@ __all__ = [
     "LoadPlan",
     "LoadReport",
     "LoadingError",
+    "Memory",
     "MissingTensorError",
     "ModePlan",
     "Option",

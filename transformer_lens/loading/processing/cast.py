@@ -19,8 +19,7 @@ def cast(weights: Weights, dtype: torch.dtype, device: torch.device) -> Weights:
         dtype: Of floating-point tensors.
         device: Of all.
     """
-    # "cuda" is one of the numbered devices: a tensor that is made there says which.
-    device = torch.empty(0, device=device).device
+    device = numbered(device)
     return Weights({name: _cast(tensor, dtype, device) for name, tensor in weights.items()})
 
 
@@ -30,3 +29,14 @@ def _cast(tensor: LazyTensor, dtype: torch.dtype, device: torch.device) -> LazyT
         return moved(tensor, device) if moves else tensor
     wanted = dtype if tensor.dtype.is_floating_point else tensor.dtype
     return recast(tensor, wanted, device) if moves or tensor.dtype != wanted else tensor
+
+
+def numbered(device: torch.device) -> torch.device:
+    """Returns a device with its number: "cuda" is one of them. A device that is not here may be planned for."""
+    if str(device) != device.type or device.type in ("cpu", "meta"):
+        return device
+    try:
+        return torch.empty(0, device=device).device
+    except (AssertionError, RuntimeError):
+        # This torch was not built for it, or sees none.
+        return torch.device(device.type, 0)
