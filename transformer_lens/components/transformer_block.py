@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -40,7 +42,8 @@ class TransformerBlock(nn.Module):
         attention = Attention if cfg.n_key_value_heads is None else GroupedQueryAttention
         self.attn = attention(cfg, cfg.attention_type(block_index), block_index)
         if not cfg.attn_only:
-            self.mlp: nn.Module = MLPFactory.create_mlp(cfg)
+            # Of any type: clients put modules of their own in its place.
+            self.mlp: Any = MLPFactory.create_mlp(cfg)
         self.hook_attn_in = HookPoint()
         self.hook_q_input = HookPoint()
         self.hook_k_input = HookPoint()

@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from typing_extensions import Unpack
 
 from transformer_lens import loading
 from transformer_lens.components.parameter import pending_parameter_device
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.hooked_transformer.arguments import checked_request, named, noting_what_is_named
+from transformer_lens.hooked_transformer.call_options import (
+    IO,
+    LoadMode,
+    LoadOptions,
+    OtherArguments,
+    PaddingSide,
+    PlanOptions,
+)
 
 T = TypeVar("T", bound="PretrainedMixin")
 
@@ -44,13 +53,13 @@ class PretrainedMixin:
         move_to_device: bool = True,
         fold_value_biases: bool = True,
         default_prepend_bos: bool | None = None,
-        default_padding_side: str | None = "right",
+        default_padding_side: PaddingSide | None = "right",
         dtype: str | torch.dtype = "float32",
         first_n_layers: int | None = None,
         n_ctx: int | None = None,
         *,
-        load_mode: str = "auto",
-        io: str = "auto",
+        load_mode: LoadMode = "auto",
+        io: IO = "auto",
         revision: str | None = None,
         subfolder: str | None = None,
         token: str | bool | None = None,
@@ -65,7 +74,7 @@ class PretrainedMixin:
         load_in_8bit: bool | None = None,
         dequantize: bool = False,
         cache_processed: bool | None = None,
-        **from_pretrained_kwargs: Any,
+        **from_pretrained_kwargs: Unpack[OtherArguments],
     ) -> T:
         """Loads a checkpoint into a new model.
 
@@ -127,7 +136,7 @@ class PretrainedMixin:
         """
         prepared = loading.admit(
             checked_request(
-                from_pretrained_kwargs,
+                dict(from_pretrained_kwargs),
                 model_name=model_name,
                 fold_ln=fold_ln,
                 center_writing_weights=center_writing_weights,
@@ -184,7 +193,7 @@ class PretrainedMixin:
         model_name: str | Path | None = None,
         *positional: Any,
         memory: loading.Memory | None = None,
-        **arguments: Any,
+        **arguments: Unpack[PlanOptions],
     ) -> loading.LoadPlan:
         """Says what a load would take, for every load mode and device, and whether it fits; reads no numbers.
 
@@ -219,8 +228,8 @@ class PretrainedMixin:
         fold_value_biases: bool = False,
         dtype: str | torch.dtype = torch.float32,
         default_prepend_bos: bool | None = None,
-        default_padding_side: str | None = "right",
-        **from_pretrained_kwargs: Any,
+        default_padding_side: PaddingSide | None = "right",
+        **from_pretrained_kwargs: Unpack[LoadOptions],
     ) -> T:
         """Loads a checkpoint as it is: ``from_pretrained`` with every step of processing off unless named.
 
@@ -251,11 +260,11 @@ class PretrainedMixin:
         refactor_factored_attn_matrices: bool = False,
         fold_value_biases: bool = False,
         tokenizer: Any = None,
-        default_padding_side: str | None = "right",
+        default_padding_side: PaddingSide | None = "right",
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
-        load_mode: str = "auto",
-        io: str = "auto",
+        load_mode: LoadMode = "auto",
+        io: IO = "auto",
         check_memory: bool = True,
         progress: bool | None = None,
     ) -> T:

@@ -4,7 +4,7 @@ The verbs that most callers need are here; upstream's names of ``loading_from_pr
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformer_lens.loading.compatibility import (
     convert_hf_model_config,
@@ -49,11 +49,14 @@ from transformer_lens.loading.sources.names import (
     make_model_alias_map,
 )
 
+if TYPE_CHECKING:
+    from transformer_lens.verification.verify import verify
+else:
 
-def verify(model_or_path: Any, **options: Any) -> Any:
-    """Compares our model with transformers on the same weights: ``transformer_lens.verification.verify``."""
-    # That module is above this one, since it runs models: it is looked up when it is asked for.
-    return import_module("transformer_lens.verification").verify(model_or_path, **options)
+    def verify(model_or_path: Any, **options: Any) -> Any:
+        """Compares our model with transformers on the same weights: ``transformer_lens.verification.verify``."""
+        # That module is above this one, since it runs models: it is looked up when it is asked for.
+        return import_module("transformer_lens.verification").verify(model_or_path, **options)
 
 
 __all__ = [
