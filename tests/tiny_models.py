@@ -199,7 +199,14 @@ VARIANTS |= {
     "cohere": Variant("CohereConfig", {**_LLAMA, **_LOGITS, **_rope("default", 500.0)}),
     "cohere-norms-bias": Variant(
         "CohereConfig",
-        {**_LLAMA, **_LOGITS, **_rope("default"), "use_qk_norm": True, "attention_bias": True, "tie_word_embeddings": False},
+        {
+            **_LLAMA,
+            **_LOGITS,
+            **_rope("default"),
+            "use_qk_norm": True,
+            "attention_bias": True,
+            "tie_word_embeddings": False,
+        },
     ),
     "cohere-square": Variant("CohereConfig", {**_SQUARE, **_LOGITS, **_rope("default"), "num_key_value_heads": 6}),
     "cohere2": Variant(
@@ -207,7 +214,9 @@ VARIANTS |= {
         {**_LLAMA, **_LOGITS, "num_hidden_layers": 4, "head_dim": 10, "sliding_window": 5, **_rope("default")},
     ),
     "gemma": Variant("GemmaConfig", _GEMMA, norm_weights=0.0),
-    "gemma-square": Variant("GemmaConfig", {**_GEMMA, "num_key_value_heads": 1, "intermediate_size": 48, "vocab_size": 48}, norm_weights=0.0),
+    "gemma-square": Variant(
+        "GemmaConfig", {**_GEMMA, "num_key_value_heads": 1, "intermediate_size": 48, "vocab_size": 48}, norm_weights=0.0
+    ),
     "gemma2": Variant("Gemma2Config", _GEMMA_2, norm_weights=0.0),
     "gemma2-uncapped-bias": Variant(
         "Gemma2Config",
@@ -217,12 +226,18 @@ VARIANTS |= {
             "final_logit_softcapping": None,
             "attention_bias": True,
             "tie_word_embeddings": False,
-        }, norm_weights=0.0),
+        },
+        norm_weights=0.0,
+    ),
     "gemma2-square": Variant("Gemma2Config", {**_GEMMA_2, "intermediate_size": 48, "vocab_size": 48}, norm_weights=0.0),
-    "gemma3": Variant("Gemma3TextConfig", {**_GEMMA_2, "num_hidden_layers": 7, **_two_ropes(100000.0, 500.0)}, norm_weights=0.0),
+    "gemma3": Variant(
+        "Gemma3TextConfig", {**_GEMMA_2, "num_hidden_layers": 7, **_two_ropes(100000.0, 500.0)}, norm_weights=0.0
+    ),
     "gemma3-linear": Variant(
         "Gemma3TextConfig",
-        {**_GEMMA_2, "num_hidden_layers": 7, **_two_ropes(100000.0, 500.0, rope_type="linear", factor=4.0)}, norm_weights=0.0),
+        {**_GEMMA_2, "num_hidden_layers": 7, **_two_ropes(100000.0, 500.0, rope_type="linear", factor=4.0)},
+        norm_weights=0.0,
+    ),
     "gpt-neo": Variant("GPTNeoConfig", _NEO),
     "gpt-neo-square": Variant("GPTNeoConfig", {**_NEO, "intermediate_size": 48, "vocab_size": 48}),
     "gptj": Variant("GPTJConfig", _GPTJ),
@@ -248,15 +263,22 @@ VARIANTS |= {
             "num_hidden_layers": 5,
             "sliding_window": 5,
             **_two_ropes(
-                500000.0, 500000.0, rope_type="yarn", factor=4.0, original_max_position_embeddings=16,
-                attention_factor=1.2, beta_fast=32.0, beta_slow=1.0,
+                500000.0,
+                500000.0,
+                rope_type="yarn",
+                factor=4.0,
+                original_max_position_embeddings=16,
+                attention_factor=1.2,
+                beta_fast=32.0,
+                beta_slow=1.0,
             ),
         },
     ),  # fmt: skip
     "opt": Variant("OPTConfig", _OPT),
     "opt-350m": Variant("OPTConfig", _OPT_350M),
     "opt-galactica": Variant(
-        "OPTConfig", {**_OPT, "enable_bias": False, "layer_norm_elementwise_affine": False, "activation_function": "gelu"}
+        "OPTConfig",
+        {**_OPT, "enable_bias": False, "layer_norm_elementwise_affine": False, "activation_function": "gelu"},
     ),
     "opt-square": Variant("OPTConfig", {**_OPT, "ffn_dim": 48, "vocab_size": 48}),
     "phi": Variant("PhiConfig", {**_MHA, **_rope("default", partial_rotary_factor=0.5)}),
@@ -310,7 +332,7 @@ VARIANTS |= {
     "starcoder2": Variant("Starcoder2Config", {**_LLAMA, "sliding_window": 5}),
     "starcoder2-unbiased": Variant("Starcoder2Config", {**_LLAMA, "use_bias": False, "tie_word_embeddings": False}),
     "starcoder2-square": Variant("Starcoder2Config", _SQUARE),
-}  # fmt: skip
+}
 
 
 _MIXTURE = {**_LLAMA, "num_experts_per_tok": 2, "num_local_experts": 5}

@@ -4,13 +4,14 @@ from transformer_lens import utilities as utils
 from transformer_lens.activation_cache.decomposition import DecompositionMixin
 from transformer_lens.activation_cache.logit_attribution import LogitAttributionMixin
 from transformer_lens.activation_cache.stacking import StackingMixin
+from transformer_lens.activation_cache.typed_stacks import TypedStacks
 from transformer_lens.utilities.devices import warn_if_mps
 from transformer_lens.utilities.slice import Slice, SliceInput
 
 __all__ = ["ActivationCache", "Slice", "SliceInput", "utils", "warn_if_mps"]
 
 
-class ActivationCache(DecompositionMixin, LogitAttributionMixin, StackingMixin):
+class ActivationCache(TypedStacks, DecompositionMixin, LogitAttributionMixin, StackingMixin):
     """Activations by name, as ``model.run_with_cache`` returns them.
 
     ``cache["blocks.0.attn.hook_k"]``, ``cache["k", 0]`` and ``cache["k0"]`` are the same tensor, and

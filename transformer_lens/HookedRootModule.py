@@ -258,7 +258,7 @@ class HookedRootModule(HookIntrospectionMixin, nn.Module):
         clear_contexts: bool = False,
         pos_slice: Slice | SliceInput | None = None,
         **model_kwargs: Any,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Any, dict[str, Tensor]]:
         """Runs the model and keeps its activations.
 
         Args:

@@ -34,6 +34,7 @@ from transformer_lens.hooked_transformer.pretrained import PretrainedMixin
 from transformer_lens.hooked_transformer.processing import ProcessingMixin
 from transformer_lens.hooked_transformer.sample_data import SampleDataMixin
 from transformer_lens.hooked_transformer.toggles import TogglesMixin
+from transformer_lens.hooked_transformer.typed_calls import TypedCalls
 from transformer_lens.hooked_transformer.weight_views import WeightViewsMixin
 from transformer_lens.HookedRootModule import HookedRootModule
 from transformer_lens.loading.sources import load_tokenizer, resolve_tokenizer
@@ -95,6 +96,7 @@ T = TypeVar("T", bound="HookedTransformer")
 
 
 class HookedTransformer(
+    TypedCalls,
     PretrainedMixin,
     ProcessingMixin,
     GenerationMixin,

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from transformer_lens.cli.options import JSON
+from transformer_lens.cli.options import JSON, in_flags
 from transformer_lens.loading.checkpoint.io import choose_io, file_system_of
 from transformer_lens.loading.loaders import can_assign
 from transformer_lens.loading.memory.available import available_memory, group_limit, group_room
@@ -49,7 +49,7 @@ def doctor(
 ) -> None:
     """Say what is installed and what it makes possible, what memory there is, and this machine's own limits."""
     found = examine(mib << 20)
-    typer.echo(dumps(found, indent=2) if json else _as_text(found))
+    typer.echo(dumps(found, indent=2) if json else in_flags(_as_text(found)))
 
 
 def examine(nbytes: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from transformer_lens.cli.options import JSON, NAME, takes_load_options
+from transformer_lens.cli.options import JSON, NAME, in_flags, takes_load_options
 from transformer_lens.loading.conversion.convert import collapse
 from transformer_lens.loading.inspection import Inspection
 from transformer_lens.loading.report import gib
@@ -46,7 +46,7 @@ def _show(found: Inspection) -> None:
         console.print(Text(f"  {found.architecture}, by the table {found.table}"))
     else:
         console.print(Text("  no table of ours takes it:"))
-        console.print(Text("    " + found.problem.replace("\n", "\n    ")))
+        console.print(Text("    " + in_flags(found.problem).replace("\n", "\n    ")))
     if console.width < _WIDE:
         for name, dtype, shape, nbytes, what in found.rows():
             console.print(Text(name))

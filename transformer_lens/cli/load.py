@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from transformer_lens.cli.options import JSON, NAME, require_device, takes_load_options
+from transformer_lens.cli.options import JSON, NAME, in_flags, require_device, takes_load_options
 
 
 @takes_load_options
@@ -17,4 +17,4 @@ def load(name: NAME, *, json: JSON = False, arguments: dict[str, Any]) -> None:
     require_device(arguments.get("device"))
     report = HookedTransformer.from_pretrained(name, **arguments).load_report
     assert report is not None
-    typer.echo(report.to_json(2) if json else str(report))
+    typer.echo(report.to_json(2) if json else in_flags(str(report)))

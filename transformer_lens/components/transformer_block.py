@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -38,7 +40,8 @@ class TransformerBlock(nn.Module):
         attention = GroupedQueryAttention if self.anatomy.attends.is_grouped else Attention
         self.attn = attention(cfg, cfg.attention_type(block_index), block_index)
         if self.anatomy.mlp is not None:
-            self.mlp: nn.Module = MLPFactory.create_mlp(cfg, block_index)
+            # Of any type: clients put modules of their own in its place.
+            self.mlp: Any = MLPFactory.create_mlp(cfg, block_index)
         self.hook_attn_in = HookPoint("batch pos head d_model")
         self.hook_q_input = HookPoint("batch pos head d_model")
         self.hook_k_input = HookPoint("batch pos kv_head d_model")

@@ -8,12 +8,13 @@ import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
 from transformer_lens import loading
 
+P = ParamSpec("P")
 T = TypeVar("T")
 # Arguments that the caller of from_pretrained has named, rather than left at their defaults.
 named: ContextVar[frozenset[str]] = ContextVar("named_arguments", default=frozenset())
@@ -28,12 +29,12 @@ ARGUMENTS = (
 )
 
 
-def noting_what_is_named(function: Callable[..., T]) -> Callable[..., T]:
+def noting_what_is_named(function: Callable[P, T]) -> Callable[P, T]:
     """Lets a function know which of its arguments were given."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
-    def noting(*args: Any, **kwargs: Any) -> T:
+    def noting(*args: P.args, **kwargs: P.kwargs) -> T:
         token = named.set(frozenset(signature.bind_partial(*args, **kwargs).arguments))
         try:
             return function(*args, **kwargs)

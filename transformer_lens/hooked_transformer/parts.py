@@ -5,10 +5,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from transformer_lens.components.embed import Embed
+from transformer_lens.components.pos_embed import PosEmbed
+from transformer_lens.components.transformer_block import TransformerBlock
+from transformer_lens.components.unembed import Unembed
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.hook_points import HookPoint
 from transformer_lens.hooked_transformer.tokenizer import check_tokenizer, name_of, prepends_bos
 from transformer_lens.HookedRootModule import HookedRootModule
 from transformer_lens.utilities.multi_gpu import get_device_for_block_index
+from transformer_lens.utilities.typed_module_list import TypedModuleList
 
 
 class ModelParts(HookedRootModule):
@@ -19,14 +25,14 @@ class ModelParts(HookedRootModule):
     """
 
     cfg: HookedTransformerConfig
-    embed: nn.Module
-    hook_embed: nn.Module
-    pos_embed: nn.Module
-    hook_pos_embed: nn.Module
-    hook_tokens: nn.Module
-    blocks: Any
+    embed: Embed
+    hook_embed: HookPoint
+    pos_embed: PosEmbed
+    hook_pos_embed: HookPoint
+    hook_tokens: HookPoint
+    blocks: TypedModuleList[TransformerBlock]
     ln_final: nn.Module
-    unembed: nn.Module
+    unembed: Unembed
 
     dataset: Any | None = None
     stop_tokens: tuple[int, ...] = ()

@@ -9,11 +9,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from typing_extensions import Unpack
 
 from transformer_lens import loading
 from transformer_lens.components.parameter import pending_parameter_device
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.hooked_transformer.arguments import checked_request, named, noting_what_is_named
+from transformer_lens.hooked_transformer.call_options import (
+    IO,
+    LoadMode,
+    LoadOptions,
+    OtherArguments,
+    PaddingSide,
+    PlanOptions,
+)
 from transformer_lens.loading.memory.ambient import plain_thread
 
 T = TypeVar("T", bound="PretrainedMixin")
@@ -47,13 +56,13 @@ class PretrainedMixin:
         move_to_device: bool = True,
         fold_value_biases: bool = True,
         default_prepend_bos: bool | None = None,
-        default_padding_side: str | None = "right",
+        default_padding_side: PaddingSide | None = "right",
         dtype: str | torch.dtype = "float32",
         first_n_layers: int | None = None,
         n_ctx: int | None = None,
         *,
-        load_mode: str = "auto",
-        io: str = "auto",
+        load_mode: LoadMode = "auto",
+        io: IO = "auto",
         revision: str | None = None,
         subfolder: str | None = None,
         token: str | bool | None = None,
@@ -68,7 +77,7 @@ class PretrainedMixin:
         load_in_8bit: bool | None = None,
         dequantize: bool = False,
         cache_processed: bool | None = None,
-        **from_pretrained_kwargs: Any,
+        **from_pretrained_kwargs: Unpack[OtherArguments],
     ) -> T:
         """Loads a checkpoint into a new model.
 
@@ -114,8 +123,8 @@ class PretrainedMixin:
             progress: Whether a byte progress bar is shown; None: in a terminal, after a second.
             quantization_config: A ``BitsAndBytesConfig``, or its dict: matrices are processed, and then packed, one
                 at a time. A checkpoint that is packed already needs no argument.
-            load_in_4bit: Short for a config of transformers' defaults.
-            load_in_8bit: Short for a config of transformers' defaults.
+            load_in_4bit: Packs matrices as nf4, with scales in float32; `quantization_config` says anything else.
+            load_in_8bit: Packs matrices in 8 bits, with the defaults of ``BitsAndBytesConfig``.
             dequantize: Loads packed matrices as numbers: every step of processing is legal then.
             cache_processed: Keeps the processed weights as a file, which the next load of the same checkpoint under
                 the same arguments maps (``docs/processed_cache.md``); None asks ``TRANSFORMER_LENS_CACHE_PROCESSED``.
@@ -130,7 +139,7 @@ class PretrainedMixin:
         """
         prepared = loading.admit(
             checked_request(
-                from_pretrained_kwargs,
+                dict(from_pretrained_kwargs),
                 model_name=model_name,
                 fold_ln=fold_ln,
                 center_writing_weights=center_writing_weights,
@@ -185,7 +194,13 @@ class PretrainedMixin:
         return model
 
     @classmethod
-    def plan_load(cls, model_name: str | Path | None = None, *positional: Any, **arguments: Any) -> loading.LoadPlan:
+    def plan_load(
+        cls,
+        model_name: str | Path | None = None,
+        *positional: Any,
+        memory: loading.Memory | None = None,
+        **arguments: Unpack[PlanOptions],
+    ) -> loading.LoadPlan:
         """Says what a load would take, for every load mode and device, and whether it fits; reads no numbers.
 
         Config and headers are read, and fetched where they are not here: of a name on the hub config.json, the index
@@ -195,6 +210,8 @@ class PretrainedMixin:
         Args:
             model_name: As :meth:`from_pretrained` takes it.
             *positional: As :meth:`from_pretrained` takes them.
+            memory: What the machine has that is planned for: a size of main memory, in bytes or as "16GiB", or sizes by
+                device, ``{"cpu": "64GiB", "cuda": "24GiB"}``; None asks this machine.
             **arguments: As :meth:`from_pretrained` takes them, with the same defaults. What changes no memory
                 (``tokenizer``, ``progress``, ``check_memory``) changes nothing here.
 
@@ -204,7 +221,7 @@ class PretrainedMixin:
         Raises:
             LoadingError: What the load itself would raise before it reads a number.
         """
-        return loading.plan_load(request_of(model_name, *positional, **arguments))
+        return loading.plan_load(request_of(model_name, *positional, **arguments), memory)
 
     @classmethod
     def from_pretrained_no_processing(
@@ -217,8 +234,8 @@ class PretrainedMixin:
         fold_value_biases: bool = False,
         dtype: str | torch.dtype = torch.float32,
         default_prepend_bos: bool | None = None,
-        default_padding_side: str | None = "right",
-        **from_pretrained_kwargs: Any,
+        default_padding_side: PaddingSide | None = "right",
+        **from_pretrained_kwargs: Unpack[LoadOptions],
     ) -> T:
         """Loads a checkpoint as it is: ``from_pretrained`` with every step of processing off unless named.
 
@@ -249,11 +266,11 @@ class PretrainedMixin:
         refactor_factored_attn_matrices: bool = False,
         fold_value_biases: bool = False,
         tokenizer: Any = None,
-        default_padding_side: str | None = "right",
+        default_padding_side: PaddingSide | None = "right",
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
-        load_mode: str = "auto",
-        io: str = "auto",
+        load_mode: LoadMode = "auto",
+        io: IO = "auto",
         check_memory: bool = True,
         progress: bool | None = None,
     ) -> T:

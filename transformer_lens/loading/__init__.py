@@ -4,7 +4,7 @@ The verbs that most callers need are here; upstream's names of ``loading_from_pr
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformer_lens.loading.compatibility import (
     convert_hf_model_config,
@@ -33,6 +33,7 @@ from transformer_lens.loading.errors import (
 from transformer_lens.loading.inspection import Inspection, inspect_checkpoint
 from transformer_lens.loading.load_plan import LoadPlan, ModePlan, Option
 from transformer_lens.loading.memory.arithmetic import DeviceCost
+from transformer_lens.loading.memory.sizes import Memory
 from transformer_lens.loading.own_weights import StateDict, prepare_state_dict
 from transformer_lens.loading.plan_load import admit, plan_load
 from transformer_lens.loading.pretrained import Prepared, prepare
@@ -49,11 +50,14 @@ from transformer_lens.loading.sources.names import (
     make_model_alias_map,
 )
 
+if TYPE_CHECKING:
+    from transformer_lens.verification.verify import verify
+else:
 
-def verify(model_or_path: Any, **options: Any) -> Any:
-    """Compares our model with transformers on the same weights: ``transformer_lens.verification.verify``."""
-    # That module is above this one, since it runs models: it is looked up when it is asked for.
-    return import_module("transformer_lens.verification").verify(model_or_path, **options)
+    def verify(model_or_path: Any, **options: Any) -> Any:
+        """Compares our model with transformers on the same weights: ``transformer_lens.verification.verify``."""
+        # That module is above this one, since it runs models: it is looked up when it is asked for.
+        return import_module("transformer_lens.verification").verify(model_or_path, **options)
 
 
 __all__ = [
@@ -73,6 +77,7 @@ __all__ = [
     "LoadPlan",
     "LoadReport",
     "LoadingError",
+    "Memory",
     "MissingTensorError",
     "ModePlan",
     "Option",

@@ -9,10 +9,11 @@ from typing import Any
 from transformer_lens.loading.checkpoint import open_checkpoint, read_config_json
 from transformer_lens.loading.checkpoint.adapter import Holds, adapter_config_of, adapters_in, tensors_of
 from transformer_lens.loading.checkpoint.gguf import tensors_of_gguf
+from transformer_lens.loading.checkpoint.gguf_families import FREQUENCIES
 from transformer_lens.loading.conversion.convert import collapse
 from transformer_lens.loading.errors import LoadingError
 from transformer_lens.loading.pretrained import Prepared, prepare, source_of
-from transformer_lens.loading.report import gib
+from transformer_lens.loading.report import as_html, gib, shortened
 from transformer_lens.loading.request import Request
 from transformer_lens.loading.sources import GGUFSource, Source
 from transformer_lens.loading.weights import LazyTensor, Weights
@@ -26,7 +27,7 @@ class Entry:
         key: Its name in the file.
         dtype: As the file has it; a packing by its name.
         shape: As the file has it.
-        nbytes: Bytes in the file; of packed numbers, once unpacked.
+        nbytes: Bytes in the file, packed where it is packed there.
         taken_by: Our parameters that read it, each with its axes.
         dropped: Why none does; empty where one does, or where nothing is known.
     """
@@ -39,9 +40,9 @@ class Entry:
     dropped: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inspection:
-    """What a checkpoint holds.
+    """What a checkpoint holds. ``print(inspection)`` lists it; its repr is a line.
 
     Attributes:
         label: What messages call it.
@@ -71,6 +72,29 @@ class Inspection:
     def as_dict(self) -> dict[str, Any]:
         """Returns everything as data that JSON can hold."""
         return {**asdict(self), "nbytes": self.nbytes}
+
+    def __repr__(self) -> str:
+        taken = self.architecture or "no table takes it"
+        found = f"{len(self.entries)} tensors, {gib(self.nbytes)}, {taken}"
+        return f"<Inspection of {shortened(self.label)} ({self.kind}): {found}; print it for more>"
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), str(self))
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
+        lines = [f"{self.label} ({self.kind}): {len(self.entries)} tensors, {gib(self.nbytes)}"]
+        if self.files:
+            lines.append(f"  files: {self.files}")
+        if self.architecture:
+            lines.append(f"  {self.architecture}, by the table {self.table}")
+        else:
+            lines.append("  no table of ours takes it:\n    " + self.problem.replace("\n", "\n    "))
+        lines += ["  ".join([*map(str.ljust, row[:4], widths), row[4]]).rstrip() for row in rows]
+        if self.zero_filled:
+            lines.append(f"  zero-filled, the file has nothing for: {', '.join(collapse(self.zero_filled))}")
+        return "\n".join(lines)
 
     def rows(self) -> list[tuple[str, str, str, str, str]]:
         """Returns key, dtype, shape, bytes and fate; what is alike in all layers is one row: ``h.{0…11}.ln_1.bias``."""
@@ -112,6 +136,11 @@ def _of_prepared(prepared: Prepared) -> Inspection:
         for key in dict.fromkeys(_keys_of(promise)):
             readers.setdefault(key, []).append(f"{name} [{promise.layout}]")
     checkpoint, architecture = prepared.checkpoint, prepared.architecture
+    entries = list(_entries(checkpoint.weights, readers, prepared.converted.dropped))
+    if isinstance(prepared.source, GGUFSource):
+        # The converter keeps a part of the config as tensors.
+        found = (Entry(*one) for one in tensors_of_gguf(prepared.source.path) if one[0] in FREQUENCIES)
+        entries += [replace(entry, taken_by=("rotary frequencies",)) for entry in found]
     return Inspection(
         checkpoint.label,
         checkpoint.kind,
@@ -119,7 +148,7 @@ def _of_prepared(prepared: Prepared) -> Inspection:
         architecture.name,
         f"architectures/{architecture.model_type}.py",
         "",
-        tuple(_entries(checkpoint.weights, readers, prepared.converted.dropped)),
+        tuple(entries),
         prepared.converted.zero_filled,
     )
 
@@ -150,10 +179,14 @@ def _of_files(source: Source, request: Request, problem: str) -> Inspection:
 
 def _entries(file: Weights, readers: Mapping[str, list[str]], dropped: Mapping[str, str]) -> Iterator[Entry]:
     for key, promise in file.items():
-        unpacked = [step.removeprefix("unpacked from ") for step in promise.origin.steps if "unpacked" in step]
-        dtype = unpacked[0] if unpacked else str(promise.dtype).removeprefix("torch.")
+        packed = [step.removeprefix("unpacked from ") for step in promise.origin.steps if "unpacked" in step]
+        if promise.packed is not None:
+            packed = [promise.packed.kind]
+        dtype = packed[0] if packed else str(promise.dtype).removeprefix("torch.")
         taken = tuple(readers.get(promise.origin.key, ()))
-        yield Entry(key, dtype, promise.shape, promise.nbytes, taken, dropped.get(key, ""))
+        span = promise.origin.span
+        nbytes = promise.nbytes if promise.packed is not None or span is None else span.nbytes
+        yield Entry(key, dtype, promise.shape, nbytes, taken, dropped.get(key, ""))
 
 
 def _keys_of(promise: LazyTensor) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformer_lens.loading.conversion.convert import collapse
 from transformer_lens.loading.memory.arithmetic import DeviceCost
-from transformer_lens.loading.report import LoadReport, gib
+from transformer_lens.loading.report import LoadReport, as_html, gib, shortened
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,11 @@ class ModePlan:
     def fits(self) -> bool:
         """Whether it fits on every device."""
         return all(cost.fits for cost in self.devices)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known what can be had of every device of which something is taken."""
+        return all(cost.available is not None or not cost.peak for cost in self.devices)
 
     @property
     def main(self) -> DeviceCost:
@@ -69,9 +74,9 @@ class Option:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadPlan:
-    """What a load would take, before a number is read.
+    """What a load would take, before a number is read. ``print(plan)`` shows it; its repr is a line.
 
     Attributes:
         report: The facts that the load's report would have; its seconds are those of planning.
@@ -118,6 +123,19 @@ class LoadPlan:
         """Returns everything as JSON."""
         return json.dumps(self.as_dict(), indent=indent)
 
+    def __repr__(self) -> str:
+        report, taken = self.report, self.taken
+        fits = "does not fit" if not self.fits else "fits" if taken.is_known else "may fit"
+        peaks = ", ".join(f"{gib(cost.peak)} of {cost.place}" for cost in taken.devices if cost.peak)
+        return (
+            f"<LoadPlan of {shortened(report.label)} ({report.architecture}, {report.source}): {fits}: {taken.mode}, "
+            f"{report.dtype} on {report.device}, {shortened(peaks) or 'next to nothing'} at the peak, "
+            f"{len(self.options)} other ways; print it for more>"
+        )
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), str(self))
+
     def __str__(self) -> str:
         report = self.report
         revision = f", revision {report.revision}" if report.revision else ""
@@ -149,14 +167,16 @@ def describe(option: Option) -> str:
         for cost in option.plan.devices
         if cost.peak or len(option.plan.devices) == 1
     )
-    return f"{'fits' if option.fits else 'does not fit'}: {option.call}: {places or 'next to nothing'} at the peak"
+    fits = "does not fit" if not option.fits else "fits" if option.plan.is_known else "may fit"
+    return f"{fits}: {option.call}: {places or 'next to nothing'} at the peak"
 
 
 def _line(cost: DeviceCost) -> str:
-    can_be_had = "what can be had is not known" if cost.available is None else f"{gib(cost.available)} can be had"
+    fits = "fits" if cost.fits else "DOES NOT FIT"
+    had = "what can be had is not known" if cost.available is None else f"{gib(cost.available)} can be had: {fits}"
     return (
         f"{cost.place}: mapped {gib(cost.mapped)}, borrowed {gib(cost.borrowed)}, allocated {gib(cost.allocated)}, "
-        f"peak {gib(cost.peak)}; {can_be_had}: {'fits' if cost.fits else 'DOES NOT FIT'}"
+        f"peak {gib(cost.peak)}; {had}"
     )
 
 

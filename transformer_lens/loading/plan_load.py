@@ -12,9 +12,11 @@ from transformer_lens.loading.errors import InsufficientMemoryError
 from transformer_lens.loading.load_plan import LoadPlan, ModePlan, Option, describe
 from transformer_lens.loading.loaders import can_assign
 from transformer_lens.loading.memory.arithmetic import MAIN_MEMORY, cost_of
+from transformer_lens.loading.memory.sizes import Memory, memory_of
+from transformer_lens.loading.placement.devices import require_devices
 from transformer_lens.loading.pretrained import Prepared, prepare
 from transformer_lens.loading.quantization import bitsandbytes
-from transformer_lens.loading.quantization.settings import settings_of
+from transformer_lens.loading.quantization.settings import requested
 from transformer_lens.loading.report import gib
 from transformer_lens.loading.request import Request, refuse_absent_device
 
@@ -32,13 +34,19 @@ _NO_PROCESSING: Arguments = dict.fromkeys(
 )
 
 
-def plan_load(request: Request) -> LoadPlan:
+def plan_load(request: Request, memory: Memory | None = None) -> LoadPlan:
     """Plans a load: what it takes in every mode, on every device, and what other arguments would take.
+
+    Args:
+        request: The load. Its devices need not be here.
+        memory: What can be had: a size of main memory ("16GiB"), or sizes by device; None asks this machine.
 
     Raises:
         LoadingError: What the load itself would raise before it reads a number.
+        ValueError: `memory` is no size.
     """
-    return plan_of(prepare(replace(request, fetch="none")))
+    told = memory_of(memory)
+    return plan_of(prepare(replace(request, fetch="none")), told)
 
 
 def admit(request: Request) -> Prepared:
@@ -49,9 +57,11 @@ def admit(request: Request) -> Prepared:
     Raises:
         InsufficientMemoryError: The load cannot fit.
         DeviceError: The device is not here.
+        InvalidConfigError: There are fewer devices than were asked for.
         LoadingError: Of the kind that ``docs/errors.md`` lists.
     """
     refuse_absent_device(request)
+    require_devices(request.n_devices)
     if not request.check_memory:
         return prepare(request)
     prepared = prepare(replace(request, fetch="rest"))
@@ -59,11 +69,11 @@ def admit(request: Request) -> Prepared:
     return prepare(request) if prepared.checkpoint.remote else prepared
 
 
-def plan_of(prepared: Prepared) -> LoadPlan:
-    """Returns the plan of a load that is decided."""
+def plan_of(prepared: Prepared, memory: Mapping[str, int] | None = None) -> LoadPlan:
+    """Returns the plan of a load that is decided; `memory` as :func:`cost_of` takes it."""
     modes = ("assign", "copy") if can_assign() else ("copy",)
-    plans = {mode: _mode_plan(prepared, mode) for mode in modes}
-    options = options_of(prepared, plans[prepared.choice.mode])
+    plans = {mode: _mode_plan(prepared, mode, memory) for mode in modes}
+    options = options_of(prepared, plans[prepared.choice.mode], memory)
     return LoadPlan(prepared.report(), plans, options, prepared.checkpoint.remote)
 
 
@@ -92,7 +102,7 @@ def refuse_what_does_not_fit(prepared: Prepared, with_options: bool = True) -> N
     raise InsufficientMemoryError("\n".join(lines) + "\n  check_memory=False loads all the same.")
 
 
-def options_of(prepared: Prepared, taken: ModePlan) -> tuple[Option, ...]:
+def options_of(prepared: Prepared, taken: ModePlan, memory: Mapping[str, int] | None = None) -> tuple[Option, ...]:
     """Returns what other arguments would take, each planned in full; those that fit first, then by what they take.
 
     An option that takes no less is left out, unless it fits where the load as asked for does not.
@@ -100,15 +110,15 @@ def options_of(prepared: Prepared, taken: ModePlan) -> tuple[Option, ...]:
     out: list[Option] = []
     for arguments in _candidates(prepared):
         other = prepared.instead(_with(prepared.request, arguments))
-        plan = _mode_plan(other, other.choice.mode)
+        plan = _mode_plan(other, other.choice.mode, memory)
         option = Option(arguments, plan, taken.peak - plan.peak)
         if option.saves > taken.peak // 100 or (plan.fits and not taken.fits):
             out.append(option)
     return tuple(sorted(out, key=lambda option: (not option.fits, option.plan.peak)))
 
 
-def _mode_plan(prepared: Prepared, mode: str) -> ModePlan:
-    return ModePlan(mode, cost_of(prepared.weights, mode, prepared.tied()))
+def _mode_plan(prepared: Prepared, mode: str, memory: Mapping[str, int] | None = None) -> ModePlan:
+    return ModePlan(mode, cost_of(prepared.weights, mode, prepared.tied(), memory))
 
 
 def _candidates(prepared: Prepared) -> Iterator[Arguments]:
@@ -167,6 +177,8 @@ def _elsewhere(prepared: Prepared) -> Iterator[Arguments]:
         yield {"device": "cuda"}
         for n_devices in range(2, min(count, prepared.cfg.n_layers) + 1):
             yield {"device": "cuda", "n_devices": n_devices}
+    elif kind not in (MAIN_MEMORY, "meta"):
+        yield {"device": "cpu"}
 
 
 def _with(request: Request, arguments: Arguments) -> Request:
@@ -174,7 +186,7 @@ def _with(request: Request, arguments: Arguments) -> Request:
     changes = {name: value for name, value in arguments.items() if name not in _NO_PROCESSING}
     flags = {name: value for name, value in arguments.items() if name in _NO_PROCESSING}
     if changes.pop("load_in_4bit", False):
-        changes["quantize"] = settings_of({"load_in_4bit": True})
+        changes["quantize"] = requested(None, load_in_4bit=True, load_in_8bit=None)
     if "dtype" in changes:
         changes["dtype"] = None
     return replace(request, **changes, flags=replace(request.flags, **flags))

@@ -32,9 +32,9 @@ from transformer_lens.loading.placement.devices import place
 from transformer_lens.loading.processing import Plan
 from transformer_lens.loading.progress import byte_progress
 from transformer_lens.loading.quantization.quantization import Quantization
-from transformer_lens.loading.report import LoadReport
+from transformer_lens.loading.report import LoadReport, shortened
 from transformer_lens.loading.request import Request
-from transformer_lens.loading.savings import savings
+from transformer_lens.loading.savings import Savings
 from transformer_lens.loading.sources import (
     Source,
     find_training_checkpoint,
@@ -48,7 +48,7 @@ from transformer_lens.loading.weights import Held, Weights
 from transformer_lens.utilities.devices import get_device
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prepared:
     """A load whose every decision is made and whose numbers are not read.
 
@@ -79,6 +79,12 @@ class Prepared:
     quantization: Quantization
     seconds: dict[str, float] = field(default_factory=dict)
     cached: processed.Lookup = field(default_factory=processed.Lookup)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Prepared load of {shortened(self.checkpoint.label)} ({self.architecture.name}): {self.choice.mode}, "
+            f"{_name(self.cfg.dtype)} on {self.cfg.device}, {len(self.weights)} parameters>"
+        )
 
     def load_tokenizer(self) -> Any | None:
         """Returns the tokenizer beside the weights, or None where there is none."""
@@ -159,7 +165,9 @@ class Prepared:
 
     def savings(self) -> tuple[str, ...]:
         """Returns what other arguments would save, a sentence each."""
-        return savings(self.weights, self.converted.weights, self.plan, self.choice)
+        is_state_dict = self.checkpoint.kind == "state dict"
+        found = self.converted.weights
+        return Savings(self.weights, found, self.plan.steps, self.choice.mode, is_state_dict).sentences()
 
     def report(self) -> LoadReport:
         """Returns the facts of the load."""
@@ -286,12 +294,11 @@ def _config(
     if request.default_prepend_bos is not None:
         fields["default_prepend_bos"] = request.default_prepend_bos
     device = get_device() if request.device is None else torch.device(request.device)
-    return HookedTransformerConfig(
+    cfg = HookedTransformerConfig(
         **fields,
         model_name=(request.model_name or checkpoint.label).rstrip("/").split("/")[-1],
         dtype=torch.float32 if request.dtype is None else request.dtype,
         device=str(device),
-        n_devices=request.n_devices,
         init_weights=False,
         trust_remote_code=request.trust_remote_code,
         from_checkpoint=step is not None,
@@ -299,6 +306,9 @@ def _config(
         checkpoint_index=request.checkpoint_index,
         checkpoint_label_type=None if step is None else "step",
     )
+    # A plan is for any machine: whether this one has the devices is asked by `admit`, for a load.
+    cfg.n_devices = request.n_devices
+    return cfg
 
 
 def _with_context_length(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any
 
 from transformer_lens.loading.conversion.convert import collapse
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadReport:
     """The facts of one load. Bytes are bytes, times are seconds.
+
+    ``print(report)`` shows all of them; its repr is a line.
 
     Attributes:
         label: The checkpoint: a folder, a hub name, a class.
@@ -109,6 +112,18 @@ class LoadReport:
             values[name] = tuple((first, second) for first, second in values[name])
         return cls(**values)
 
+    def __repr__(self) -> str:
+        packed = f", packed as {self.quantization.partition(',')[0]}" if self.packed else ""
+        return (
+            f"<LoadReport of {shortened(self.label)} ({self.architecture}, {self.source}): {self.load_mode}, "
+            f"{self.dtype} on {self.device}{packed}, mapped {gib(self.bytes_mapped)}, "
+            f"borrowed {gib(self.bytes_borrowed)}, allocated {gib(self.bytes_allocated)}, "
+            f"{sum(self.seconds.values()):.2f} s; print it for more>"
+        )
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), str(self))
+
     def __str__(self) -> str:
         revision = f", revision {self.revision}" if self.revision else ""
         lines = [
@@ -155,3 +170,14 @@ def gib(nbytes: int) -> str:
         if nbytes >= size:
             return f"{nbytes / size:.1f} {unit}"
     return f"{nbytes} B"
+
+
+def shortened(text: str, width: int = 80) -> str:
+    """Returns the first line of a text, cut in its middle to a width."""
+    line = (text.splitlines() or [""])[0]
+    return line if len(line) <= width else f"{line[: width // 2 - 1]}…{line[-width // 2 :]}"
+
+
+def as_html(line: str, text: str) -> str:
+    """Returns what a notebook shows: a line that unfolds to the text. Both are escaped: labels are anybody's words."""
+    return f"<details><summary><code>{escape(line)}</code></summary><pre>{escape(text)}</pre></details>"

@@ -50,7 +50,7 @@ class Request:
     io: str = "auto"
     revision: str | None = None
     subfolder: str | None = None
-    token: str | bool | None = None
+    token: str | bool | None = field(default=None, repr=False)
     cache_dir: str | Path | None = None
     local_files_only: bool = False
     trust_remote_code: bool = False

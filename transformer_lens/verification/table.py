@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+from transformer_lens.loading.report import as_html, shortened
 
 
 @dataclass(frozen=True)
@@ -20,9 +25,9 @@ class Row:
     holds: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verification:
-    """What a comparison with transformers found.
+    """What a comparison with transformers found. ``print(verification)`` is the table; its repr is a line.
 
     Attributes:
         label: The checkpoint.
@@ -44,8 +49,32 @@ class Verification:
         """Name of the first comparison that is not."""
         return next((row.name for row in self.rows if not row.holds), None)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Returns everything as data that JSON can hold: an error that is no number is None."""
+        rows = [asdict(row) | {"error": row.error if isfinite(row.error) else None} for row in self.rows]
+        first = self.first_disagreement
+        return {
+            "label": self.label, "holds": self.holds, "first_disagreement": first, "rows": rows,
+            "notes": list(self.notes),
+        }  # fmt: skip
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Returns everything as JSON."""
+        return json.dumps(self.as_dict(), indent=indent)
+
+    def __repr__(self) -> str:
+        wrong = sum(not row.holds for row in self.rows)
+        worst = max((row.error for row in self.rows), default=0.0)
+        found = f"{len(self.rows)} comparisons agree, the largest error is {worst:.1e}"
+        if wrong:
+            found = f"{wrong} of {len(self.rows)} comparisons DIFFER, the first is {self.first_disagreement}"
+        return f"<Verification of {shortened(self.label)}: {found}; print it for more>"
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), str(self))
+
     def __str__(self) -> str:
-        width = max(len(row.name) for row in self.rows)
+        width = max((len(row.name) for row in self.rows), default=0)
         lines = [f"{self.label}: our numbers against transformers'"]
         lines += [f"  {row.name:{width}}  {row.error:.1e}  {'ok' if row.holds else 'DIFFERS'}" for row in self.rows]
         first = self.first_disagreement

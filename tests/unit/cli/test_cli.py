@@ -11,6 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import transformer_lens
 from tests.tiny_models import VARIANTS, make_model, save
 from transformer_lens import HookedTransformer
 from transformer_lens.cli.app import app
@@ -112,7 +113,8 @@ def test_plan_says_whether_it_fits(llama, monkeypatch):
     text = said("plan", llama, "--device", "cpu", code=1)
     assert "DOES NOT FIT" in text
     # What is mapped takes a few zero biases, which 1000 bytes may hold or not; the processed model they do not.
-    assert "from_pretrained_no_processing" in text and "does not fit: dtype='auto'" in text
+    assert "--no-processing" in text and "does not fit: --dtype auto" in text
+    assert "from_pretrained" not in text
 
 
 def test_load_prints_its_report(llama):
@@ -123,6 +125,30 @@ def test_load_prints_its_report(llama):
     assert (report.bytes_mapped > 0) == can_assign() and report.seconds["load"] > 0
     text = said("load", llama, "--device", "cpu")
     assert "done: fold_ln" in text and "allocated" in text
+
+
+def test_plan_is_told_what_a_machine_has(llama):
+    assert "1.0 KiB can be had" in said("plan", llama, "--device", "cpu", "--memory", "1KiB", code=1)
+    found = json.loads(
+        said("plan", llama, "--device", "cuda:3", "--memory", "16GiB", "--memory", "cuda=24GiB", "--json")
+    )
+    devices = found["modes"]["copy"]["devices"]
+    assert devices["cpu"]["available"] == 16 << 30 and devices["cuda:3"]["available"] == 24 << 30
+    for words in (("lots",), ("gpu=16GiB",), ("1GiB", "--memory", "2GiB")):
+        assert "Traceback" not in said("plan", llama, "--memory", *words, code=2)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps", "xpu"])
+def test_plan_needs_no_device_that_it_plans_for(llama, device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert f"{torch.device(device).type}:" in said("plan", llama, "--device", device)
+    assert "cuda:1" in said("plan", llama, "--device", "cuda", "--n-devices", "2")
+
+
+def test_warnings_are_a_line_in_flags(llama):
+    done = in_a_process("plan", llama, "--device", "cpu", "--n-ctx", "5000")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("warning: --n-ctx 5000 is more than") and len(done.stderr.splitlines()) == 1
 
 
 # -- inspect -----------------------------------------------------------------------------------------------------------
@@ -218,6 +244,22 @@ def test_verify_agrees(llama):
     assert "all agree" in said("verify", llama, "--device", "cpu", "--no-fold-ln")
 
 
+def test_verify_writes_json(llama):
+    found = json.loads(said("verify", llama, "--json"))
+    assert found["holds"] and found["first_disagreement"] is None and found["label"] == llama
+    assert [row["name"] for row in found["rows"]][-1] == "log-probs" and all(row["holds"] for row in found["rows"])
+
+
+def test_what_is_no_number_is_none_in_json():
+    from transformer_lens.verification import Row, Verification
+
+    table = Verification("m", (Row("embed", float("nan"), False), Row("logits", 0.5, False)), ("a note",))
+    assert json.loads(table.to_json(2)) == {
+        "label": "m", "holds": False, "first_disagreement": "embed", "notes": ["a note"],
+        "rows": [{"name": "embed", "error": None, "holds": False}, {"name": "logits", "error": 0.5, "holds": False}],
+    }  # fmt: skip
+
+
 def test_verify_ends_with_one_where_numbers_differ(llama, monkeypatch):
     from transformer_lens import loading
 
@@ -247,6 +289,44 @@ def test_doctor_says_what_is_here():
     text = said("doctor", "--mib", "1")
     for words in ("GiB/s", "first touch", "can be had", "transformers' generation"):
         assert words in text
+
+
+# -- help --------------------------------------------------------------------------------------------------------------
+
+COMMANDS = ["plan", "load", "inspect", "verify", "doctor", "cache", "cache list", "cache verify", "cache clear"]
+
+
+def test_version():
+    assert said("--version") == f"transformer-lens {transformer_lens.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_h_is_help(command):
+    assert said(*command.split(), "-h") == said(*command.split(), "--help") != ""
+
+
+@pytest.mark.parametrize("command", [*COMMANDS[:5], "cache list", "cache verify", "cache clear"])
+def test_every_command_writes_json(command):
+    assert "--json" in said(*command.split(), "--help")
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("pl", ["plan"]), ("plan --load-mode ", ["auto", "assign", "copy"]), ("load --dtype b", ["bfloat16"]),
+        ("verify --device c", ["cpu", "cuda"]), ("plan gpt2-x", ["gpt2-xl"]), ("plan ./gpt2-x", []),
+        ("plan --no-fold-l", ["--no-fold-ln"]), ("cache v", ["verify"]),
+    ],
+)  # fmt: skip
+def test_a_shell_completes(words, completed):
+    environment = {"_TRANSFORMER_LENS_COMPLETE": "complete_bash", "COMP_WORDS": f"transformer-lens {words}"}
+    environment["COMP_CWORD"] = str(len(words.split(" ")))
+    result = CliRunner().invoke(app, [], prog_name="transformer-lens", env=environment)
+    assert result.exit_code == 0, result.output
+    assert [word for word in completed if word not in result.output.split()] == []
+    assert result.output.split() or not completed
+    if not completed:
+        assert result.output.strip() == ""
 
 
 # -- how it ends -------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from transformer_lens.loading.quantization.eight_bit import Packed8bit
 from transformer_lens.loading.quantization.four_bit import NestedScales, Packed4bit
 from transformer_lens.loading.quantization.matrices import matrix_order, rows_taken, runs_of
 from transformer_lens.loading.quantization.packed import Compute, Packing
-from transformer_lens.loading.quantization.settings import Settings, settings_of
+from transformer_lens.loading.quantization.settings import Settings, requested, settings_of
 from transformer_lens.loading.quantization.stored import with_packed_matrices
 from transformer_lens.loading.weights import Weights, element_size
 
@@ -284,3 +284,13 @@ def test_a_matrix_without_room_for_what_its_shape_says_cannot_be_made(nested) ->
     for name, wrong in {"shape": (5, 3), "data": eight.data[1:], "scales": torch.rand(3)}.items():
         with pytest.raises(QuantizedTensorError, match="does not have what belongs to it"):
             replace(eight, **{name: wrong})
+
+
+def test_four_bits_are_nf4_unless_a_config_says_another() -> None:
+    alone = requested(None, load_in_4bit=True, load_in_8bit=None)
+    assert alone == Settings(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    # A config says itself what it means, in transformers' defaults.
+    assert requested({"load_in_4bit": True}, None, None).kind == "fp4"
+    assert requested({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, True, None).kind == "nf4"
+    assert requested(None, None, True) == Settings(load_in_8bit=True, bnb_4bit_quant_type="nf4")
+    assert requested(None, None, None) is None

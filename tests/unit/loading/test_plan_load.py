@@ -20,6 +20,7 @@ from transformer_lens.loading import InsufficientMemoryError, LoadPlan, Request,
 from transformer_lens.loading.loaders import can_assign
 from transformer_lens.loading.memory import available
 from transformer_lens.loading.memory.arithmetic import cost_of, peak_of
+from transformer_lens.loading.memory.sizes import memory_of, memory_of_words, nbytes_of
 from transformer_lens.loading.weights import Held, Joint, LazyTensor, Origin, Weights
 
 ROOT = Path(__file__).parents[3]
@@ -358,3 +359,69 @@ def test_a_bin_file_has_no_header(online):
 def test_a_request_may_ask_for_nothing_to_be_fetched(folder):
     plan = plan_load(Request(model_name=str(folder), device="cpu"))
     assert plan.remote == ()
+
+
+# -- machines that this one is not -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps", "xpu"])
+@pytest.mark.parametrize("n_devices", [1, 2])
+def test_a_plan_for_a_device_that_is_not_here_is_a_plan(half, device, n_devices, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    plan = HookedTransformer.plan_load(half, device=device, n_devices=n_devices)
+    there = [cost for cost in plan.taken.devices if cost.device != "cpu"]
+    assert [torch.device(cost.device).type for cost in there] == [torch.device(device).type] * n_devices
+    here = HookedTransformer.plan_load(half, device="cpu", load_mode="copy").taken.main
+    assert sum(cost.allocated for cost in there) == here.allocated
+    assert plan.fits and "what can be had is not known" in str(plan) and "may fit" in repr(plan)
+    assert "cpu" in [option.arguments.get("device") for option in plan.options]
+
+
+def test_a_load_onto_more_devices_than_there_are_is_refused(half, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for check_memory in (True, False):
+        with pytest.raises(ValueError, match="n_devices is 2, but there are 1 CUDA devices"):
+            HookedTransformer.from_pretrained(half, device="cpu", n_devices=2, check_memory=check_memory)
+
+
+def test_a_plan_may_be_told_what_a_machine_has(half):
+    taken = HookedTransformer.plan_load(half, device="cpu").taken.main
+    for memory, nbytes, fits in (
+        (taken.peak, taken.peak, True),
+        (taken.peak - 1, taken.peak - 1, False),
+        ("1KiB", 1 << 10, False),
+        ({"cpu": "1 GiB"}, 1 << 30, True),
+    ):
+        plan = HookedTransformer.plan_load(half, device="cpu", memory=memory)
+        assert (plan.taken.main.available, plan.fits) == (nbytes, fits)
+        assert all(option.plan.main.available == nbytes for option in plan.options)
+        assert plan.modes["copy"].main.available == nbytes
+    plan = HookedTransformer.plan_load(half, device="cuda", memory={"cpu": "1GiB", "cuda": "1KiB"})
+    assert not plan.fits and plan.taken.main.fits and plan.taken.devices[1].available == 1 << 10
+    assert HookedTransformer.plan_load(half, device="cuda", memory={"cuda:0": "1GiB"}).fits
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [
+        ("16GiB", 16 << 30), ("16G", 16 << 30), ("16gb", 16 * 10**9), ("512 MiB", 512 << 20), ("1.5GiB", 3 << 29),
+        ("1TiB", 1 << 40), ("7", 7), ("7B", 7), ("2k", 2048), (12, 12), (0, 0),
+    ],
+)  # fmt: skip
+def test_sizes(text, nbytes):
+    assert nbytes_of(text) == nbytes
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "-1", "1e3", "16 Gigs", "1..5GiB", "16GiB16", -5, True, "١GiB", "9" * 400])
+def test_no_sizes(text):
+    with pytest.raises(ValueError, match="is no size of memory"):
+        nbytes_of(text)
+
+
+def test_memory_of_no_device():
+    with pytest.raises(ValueError, match="that is no device"):
+        memory_of({"gpu": "16GiB"})
+    with pytest.raises(ValueError, match="given twice"):
+        memory_of_words(["16GiB", "cpu=8GiB"])
+    assert memory_of_words(["16GiB", "cuda=8GiB"]) == {"cpu": "16GiB", "cuda": "8GiB"}

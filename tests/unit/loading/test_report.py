@@ -4,16 +4,21 @@ import dataclasses
 import io
 import json
 import sys
+from html import escape
 
 import pytest
 import torch
 
-from tests.tiny_models import VARIANTS, make_model
+from tests.tiny_models import VARIANTS, make_model, save
 from tests.unit.loading.laid_out import size_of
 from transformer_lens import HookedTransformer
+from transformer_lens.hooked_transformer.pretrained import request_of
+from transformer_lens.loading import DeviceCost, Inspection, LoadPlan, ModePlan, Option, prepare
+from transformer_lens.loading.inspection import Entry
 from transformer_lens.loading.loaders import can_assign
 from transformer_lens.loading.progress import byte_progress
 from transformer_lens.loading.report import LoadReport, gib
+from transformer_lens.verification import Row, Verification
 
 FULL = LoadReport(
     label="org/name",
@@ -75,6 +80,44 @@ def test_reports_of_other_loads_differ(name):
     values = json.loads(FULL.to_json())
     values[name] = type(values[name])() if values[name] else 1
     assert LoadReport.from_json(json.dumps(values)) != FULL
+
+
+STRANGE = "<script>alert(1)</script>\n" + "a/very/long/path" * 100
+
+
+def shown():
+    """Returns everything that a notebook may end a cell with, with labels that are anybody's words."""
+    entries = tuple(Entry(f"h.{index}.{STRANGE}", "float32", (3, 4), 48) for index in range(500))
+    rows = tuple(Row(f"blocks.{index}", 1e-6, index != 7) for index in range(500))
+    report = dataclasses.replace(FULL, label=STRANGE, read=tuple(f"h.{index}.a" for index in range(5000)))
+    cost = DeviceCost("cuda:0", 0, 0, 1 << 30, 1 << 30, None)
+    mode = ModePlan("copy", (cost, *(dataclasses.replace(cost, device=f"cuda:{index}") for index in range(64))))
+    options = tuple(Option({"dtype": "auto"}, mode, 1) for _ in range(100))
+    return [
+        report,
+        LoadPlan(report, {"copy": mode}, options, tuple(f"{STRANGE}-{index}" for index in range(100))),
+        Verification(STRANGE, rows, (STRANGE,)),
+        Verification(STRANGE, ()),
+        Inspection(STRANGE, "folder", "", "", "", STRANGE, entries),
+    ]
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_a_notebook_shows_a_line_that_unfolds(place):
+    one = shown()[place]
+    line, html, text = repr(one), one._repr_html_(), str(one)
+    assert len(line.splitlines()) == 1 and len(line) < 400
+    assert type(one).__name__ in line and "print it" in line
+    assert "<script>" not in html and html.count("<pre>") == 1 and "&lt;script&gt;" in html
+    assert f"<pre>{escape(text)}</pre>" in html and escape(line) in html
+    assert "<script>" in text and len(text.splitlines()) > 1
+
+
+def test_no_repr_is_a_page_of_its_own(tmp_path):
+    folder = save(VARIANTS["llama-gqa"], tmp_path)
+    prepared = prepare(request_of(folder, device="cpu", token="hf_secret"))
+    for one in (prepared, prepared.report(), prepared.request):
+        assert len(repr(one)) < 1500 and "hf_secret" not in repr(one), type(one)
 
 
 def test_it_cannot_be_changed():

@@ -81,13 +81,16 @@ def held_as(weights: Weights, mode: str, tied: Collection[str] = ()) -> Mapping[
     return out
 
 
-def cost_of(weights: Weights, mode: str, tied: Collection[str] = ()) -> tuple[DeviceCost, ...]:
+def cost_of(
+    weights: Weights, mode: str, tied: Collection[str] = (), memory: Mapping[str, int] | None = None
+) -> tuple[DeviceCost, ...]:
     """Returns what a load takes of each device, main memory first.
 
     Args:
         weights: By our names, in the order in which they are loaded.
         mode: "assign" or "copy".
         tied: Names that read the same tensor as another.
+        memory: Bytes that can be had, by device or kind of device, where a plan is told; else this machine is asked.
     """
     held = held_as(weights, mode, tied)
     devices = dict.fromkeys([MAIN_MEMORY, *sorted(held)])
@@ -101,7 +104,7 @@ def cost_of(weights: Weights, mode: str, tied: Collection[str] = ()) -> tuple[De
                 borrowed=kinds[Held.BORROWED],
                 allocated=kinds[Held.FRESH],
                 peak=peak_of(weights, mode, device),
-                available=available_on(device),
+                available=_told(device, memory or {}),
             )
         )
     return tuple(out)
@@ -130,9 +133,14 @@ def available_on(device: str) -> int | None:
     kind = torch.device(device).type
     if kind == "cpu":
         return available.available_memory()
-    if kind == "cuda" and torch.cuda.is_available():
+    if kind == "cuda" and torch.cuda.is_available() and (torch.device(device).index or 0) < torch.cuda.device_count():
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
     return None
+
+
+def _told(device: str, memory: Mapping[str, int]) -> int | None:
+    kind = torch.device(device).type
+    return memory[device] if device in memory else memory[kind] if kind in memory else available_on(device)
 
 
 def _idle(waiting: Waiting) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig, InvalidConfigError
 from transformer_lens.loading.processing.cast import cast
 from transformer_lens.loading.weights import Weights
 from transformer_lens.utilities.devices import get_device_for_block_index
@@ -18,6 +18,19 @@ def device_of(name: str, cfg: HookedTransformerConfig) -> torch.device:
     if head == "blocks":
         return get_device_for_block_index(int(rest.partition(".")[0]), cfg)
     return get_device_for_block_index(cfg.n_layers - 1 if head in ("ln_final", "unembed") else 0, cfg)
+
+
+def require_devices(n_devices: int) -> None:
+    """Raises before anything is read for more devices than there are.
+
+    Raises:
+        InvalidConfigError: There are fewer.
+    """
+    if n_devices > 1 and torch.cuda.device_count() < n_devices:
+        raise InvalidConfigError(
+            f"n_devices is {n_devices}, but there are {torch.cuda.device_count()} CUDA devices here.\n"
+            "  plan_load plans for a machine that has them."
+        )
 
 
 def place(weights: Weights, cfg: HookedTransformerConfig) -> Weights:

@@ -29,6 +29,9 @@ ARGUMENTS = ("quantization_config", "load_in_4bit", "load_in_8bit")
 class Settings:
     """A ``BitsAndBytesConfig`` as data; names and defaults are those of transformers.
 
+    The default of "fp4" says how a checkpoint is packed whose config leaves it out. What ``load_in_4bit=True`` alone
+    asks for is nf4 (:func:`requested`), which is nearer to the float model at the same size.
+
     Attributes:
         load_in_4bit: Whether matrices have 4 bits.
         load_in_8bit: Whether they have 8.
@@ -138,7 +141,8 @@ def requested(config: Any, load_in_4bit: bool | None, load_in_8bit: bool | None)
             raise QuantizedTensorError("load_in_4bit or load_in_8bit says another thing than quantization_config.")
         return settings
     if load_in_4bit or load_in_8bit:
-        return settings_of({"load_in_4bit": bool(load_in_4bit), "load_in_8bit": bool(load_in_8bit)}, "from_pretrained")
+        asked = {"load_in_4bit": bool(load_in_4bit), "load_in_8bit": bool(load_in_8bit), "bnb_4bit_quant_type": "nf4"}
+        return settings_of(asked, "from_pretrained")
     return None
 
 
