@@ -168,9 +168,10 @@ class HookedRootModule(HookIntrospectionMixin, nn.Module):
         raise KeyError(f"no hook point is named {name!r}" + (f"; nearest: {', '.join(nearest)}" if nearest else ""))
 
     def _tell_of_unmatched(self, names_filter: NamesFilter, accepted: list[str]) -> None:
-        """Says which names of a filter no hook point has; nothing of one that is empty or accepts any.
+        """Says which names of a filter no hook point has; nothing of a filter that is empty.
 
-        A predicate may be false of everything on purpose, so that is logged only.
+        It warns where none of the names is one. Where some are, or a predicate is false of everything, which may be on
+        purpose, it is logged.
         """
         if callable(names_filter):
             if not accepted and self.hook_dict:
@@ -184,7 +185,11 @@ class HookedRootModule(HookIntrospectionMixin, nn.Module):
             if name not in self.hook_dict:
                 nearest = difflib.get_close_matches(str(name), self.hook_dict, n=3)
                 hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-                warnings.warn(f"names_filter: no hook point is named {name!r}{hint}", stacklevel=4)
+                told = f"names_filter: no hook point is named {name!r}{hint}"
+                if accepted:
+                    logging.getLogger(__name__).warning(told)
+                else:
+                    warnings.warn(told, stacklevel=4)
 
     @contextmanager
     def hooks(
