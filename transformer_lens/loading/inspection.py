@@ -117,7 +117,7 @@ def _of_prepared(prepared: Prepared) -> Inspection:
         checkpoint.kind,
         "" if checkpoint.io is None else f"{checkpoint.io.mode}: {checkpoint.io.reason}",
         architecture.name,
-        f"architectures/{architecture.model_type}.py",
+        architecture.file,
         "",
         tuple(_entries(checkpoint.weights, readers, prepared.converted.dropped)),
         prepared.converted.zero_filled,
