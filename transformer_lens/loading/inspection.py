@@ -146,7 +146,7 @@ def _of_prepared(prepared: Prepared) -> Inspection:
         checkpoint.kind,
         "" if checkpoint.io is None else f"{checkpoint.io.mode}: {checkpoint.io.reason}",
         architecture.name,
-        f"architectures/{architecture.model_type}.py",
+        architecture.file,
         "",
         tuple(entries),
         prepared.converted.zero_filled,

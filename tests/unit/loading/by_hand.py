@@ -3,13 +3,13 @@
 from einops import rearrange
 
 
-def by_hand(hf_model):
+def by_hand(function, hf_model, keeps_groups):
     """Yields our parameters' names and values: modules of a live model, einops and slices, no table."""
-    config = hf_model.config
-    return {"gpt2": gpt2, "gpt_neox": gpt_neox}.get(config.model_type, llama_like)(hf_model, config)
+    functions = {"gpt2": gpt2, "gpt_neox": gpt_neox, "llama_like": llama_like}
+    return functions[function](hf_model, hf_model.config, keeps_groups)
 
 
-def gpt2(hf_model, config):
+def gpt2(hf_model, config, keeps_groups):
     body, heads = hf_model.transformer, config.n_head
     yield from {"embed.W_E": body.wte.weight, "pos_embed.W_pos": body.wpe.weight, **norm("ln_final", body.ln_f)}.items()
     for layer, block in enumerate(body.h):
@@ -32,7 +32,7 @@ def gpt2(hf_model, config):
     yield "unembed.W_U", hf_model.get_output_embeddings().weight.T
 
 
-def gpt_neox(hf_model, config):
+def gpt_neox(hf_model, config, keeps_groups):
     body, heads = hf_model.gpt_neox, config.num_attention_heads
     yield from {"embed.W_E": body.embed_in.weight, **norm("ln_final", body.final_layer_norm)}.items()
     for layer, block in enumerate(body.layers):
@@ -59,15 +59,14 @@ def gpt_neox(hf_model, config):
     yield "unembed.W_U", hf_model.get_output_embeddings().weight.T
 
 
-def llama_like(hf_model, config):
+def llama_like(hf_model, config, keeps_groups):
     body, heads, groups = hf_model.model, config.num_attention_heads, config.num_key_value_heads
-    keeps_groups = config.model_type in ("mistral", "qwen2") or groups != heads
     yield from {"embed.W_E": body.embed_tokens.weight, "ln_final.w": body.norm.weight}.items()
     for layer, block in enumerate(body.layers):
         attention, mlp = block.self_attn, block.mlp
         d_head = attention.head_dim
         biases = {}
-        if config.model_type == "phi3":
+        if "qkv_proj" in dict(attention.named_children()):
             q, k, v = attention.qkv_proj.weight.split([heads * d_head, groups * d_head, groups * d_head])
             gate, up = mlp.gate_up_proj.weight.chunk(2)
         else:
@@ -77,7 +76,9 @@ def llama_like(hf_model, config):
                        "attn.b_O": attention.o_proj, "mlp.b_gate": mlp.gate_proj, "mlp.b_in": mlp.up_proj,
                        "mlp.b_out": mlp.down_proj}  # fmt: skip
             biases = {name: module.bias for name, module in modules.items() if module.bias is not None}
+        norms = {f"attn.{name}.w": module.weight for name, module in attention.named_children() if "norm" in name}
         out = {
+            **norms,
             "attn.W_Q": rearrange(q, "(n h) m -> n m h", n=heads),
             "attn.W_K": rearrange(k, "(n h) m -> n m h", n=groups),
             "attn.W_V": rearrange(v, "(n h) m -> n m h", n=groups),

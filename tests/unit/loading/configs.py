@@ -2,29 +2,47 @@
 
 import json
 
-from transformer_lens.loading.architectures import find
-from transformer_lens.loading.conversion import read_config
+from tests.tiny_models import FAMILIES
+from transformer_lens.loading.architectures import SUPPORTED, find
+from transformer_lens.loading.conversion import ConfigView, read_config
 
-SIZES = {"hidden_size": 48, "num_attention_heads": 6, "intermediate_size": 80, "vocab_size": 113,
-         "max_position_embeddings": 64, "num_hidden_layers": 4, "num_key_value_heads": 3}  # fmt: skip
-CLASSES = {
-    "gpt2": "GPT2LMHeadModel", "gpt_neox": "GPTNeoXForCausalLM", "llama": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "phi3": "Phi3ForCausalLM",
-}  # fmt: skip
-BASE = {
-    "gpt2": {"n_embd": 48, "n_head": 6, "n_layer": 4, "vocab_size": 113, "n_positions": 64},
-    "gpt_neox": {name: value for name, value in SIZES.items() if name != "num_key_value_heads"},
-    **dict.fromkeys(("llama", "mistral", "qwen2", "phi3"), SIZES),
-}
-ROTARY = ("gpt_neox", "llama", "mistral", "qwen2", "phi3")
+CLASSES = {architecture.model_type: name for name, architecture in SUPPORTED.items()}
 
 
 def hf(family, **fields):
-    return {**BASE[family], "model_type": family, "architectures": [CLASSES[family]], **fields}
+    """The least config of a family, with fields of the decoder changed; ``...`` takes one away."""
+    said = {**FAMILIES[family].least, **FAMILIES[family].beside, **fields}
+    return whole(family, {name: value for name, value in said.items() if value is not ...})
+
+
+def whole(family, fields):
+    """What the decoder says, as the config of a family has it."""
+    architecture = SUPPORTED[CLASSES[family]]
+    inner = {architecture.text_config: fields} if architecture.text_config else fields
+    return {**inner, "model_type": family, "architectures": [architecture.name]}
+
+
+def theirs(family, **fields):
+    """A config of transformers' class, None where this release has none."""
+    import transformers
+
+    name = FAMILIES[family].config_class
+    return getattr(transformers, name)(**fields) if hasattr(transformers, name) else None
 
 
 def read(config):
     return read_config(find(config, "it"), config, "it")
+
+
+def fields_read(config):
+    """The names of the fields that the reader of a family has asked for."""
+    architecture = find(config, "it")
+    view = ConfigView(architecture.text_fields(config), "it")
+    architecture.read_config(view)
+    return view.read
+
+
+ROTARY = [family for family in FAMILIES if "rope_parameters" in fields_read(hf(family))]
 
 
 def saved(variant, spelling=None):

@@ -28,7 +28,8 @@ def read_sizes(config: ConfigView, defaults: dict[str, int]) -> dict[str, Any]:
     """Returns the fields that both generations share."""
     config.flag("attention_bias", False)
     return {
-        **llama_like.ungroup_if_equal(llama_like.read_sizes(config, defaults)),
+        **llama_like.ungroup_if_equal(llama_like.read_shape(config, defaults)),
+        "act_fn": config.activation("hidden_act", "silu"),
         "eps": config.number("layer_norm_eps", 1e-5, above=0),
         "normalization_type": "LN",
         "norm_bias": False,

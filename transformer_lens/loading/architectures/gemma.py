@@ -19,7 +19,9 @@ _DEFAULTS = {
 
 
 def _read(config: ConfigView) -> dict[str, Any]:
+    # Files have both; the newer name goes before the older one.
     newer = config.take("hidden_activation") is not None
+    config.take("hidden_act")
     fields = gemma_like.read_sizes(config, _DEFAULTS, "hidden_activation" if newer else "hidden_act")
     return {**fields, **config.rotary(fields["d_head"], fields["n_ctx"])}
 
@@ -34,7 +36,6 @@ GEMMA = Architecture(
     block={**llama_like.BLOCK, **llama_like.attention_biases(gemma_like.ATTENTION_BIAS)},
     dropped=llama_like.DROPPED,
     read_config=_read,
-    ignored={"hidden_act": "hidden_activation is there, and goes before it"},
     required=llama_like.REQUIRED,
     ties_by_default=True,
 )

@@ -43,6 +43,7 @@ def _read(config: ConfigView) -> dict[str, Any]:
 GEMMA3 = Architecture(
     name="Gemma3ForCausalLM",
     model_type="gemma3_text",
+    written_in="gemma3",
     prefix="model.",
     anchor="embed_tokens.weight",
     layer="{p}layers.{i}.",

@@ -24,11 +24,12 @@ def read_sizes(config: ConfigView, defaults: dict[str, int], activation: str) ->
         defaults: Sizes where nothing says them.
         activation: Name of the field that names the activation.
     """
-    fields = llama_like.read_sizes(config, defaults)
+    fields = llama_like.read_shape(config, defaults)
     config.flag("attention_bias", False)
     return {
         **fields,
         "act_fn": tanh_gelu(config, activation),
+        "eps": config.number("rms_norm_eps", 1e-6, above=0),
         "norm_weight_offset": 1.0,
         "norm_casts_late": True,
         "embedding_multiplier": math.sqrt(fields["d_model"]),

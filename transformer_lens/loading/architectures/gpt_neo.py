@@ -23,7 +23,7 @@ def _attention_types(config: ConfigView, n_layers: int) -> list[str]:
     if len(out) != n_layers or set(out) - {"global", "local"}:
         raise config.corrupt(f"attention_types does not say global or local for each of {n_layers} layers")
     expanded = config.take("attention_layers", out)
-    if list(expanded) != out:
+    if not isinstance(expanded, (list, tuple)) or list(expanded) != out:
         config.problems.append("attention_layers and attention_types say different things: which one?")
     return out
 

@@ -26,6 +26,8 @@ _EXPERTS = "{p}layers.{i}.mlp.experts"
 def _read(config: ConfigView) -> dict[str, Any]:
     fields = llama_like.read_sizes(config, _DEFAULTS, eps=1e-5)
     config.flag("attention_bias", True)
+    if not config.mapping("rope_parameters") and not config.mapping("rope_scaling"):
+        config.problems.append("rope_parameters is not there, and releases of transformers differ in what it is then")
     layer_types = config.layer_types(fields["n_layers"])
     if layer_types is None:
         layer_types = llama_like.every_nth_is_full(fields["n_layers"], 2)

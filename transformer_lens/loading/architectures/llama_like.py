@@ -63,7 +63,16 @@ def mlp_biases(when: When | None = None) -> dict[str, Recipe]:
 
 
 def read_sizes(config: ConfigView, defaults: dict[str, int], eps: float = 1e-6) -> dict[str, Any]:
-    """Returns the sizes and traits that all of them have."""
+    """Returns the sizes and traits of a relative whose norms and activation are Llama's."""
+    return {
+        **read_shape(config, defaults),
+        "act_fn": config.activation("hidden_act", "silu"),
+        "eps": config.number("rms_norm_eps", eps, above=0),
+    }
+
+
+def read_shape(config: ConfigView, defaults: dict[str, int]) -> dict[str, Any]:
+    """Returns the sizes and traits that all of them have; activation and eps go by other names in some."""
     d_model = config.size("hidden_size", defaults["hidden_size"])
     n_heads = config.size("num_attention_heads", defaults["num_attention_heads"])
     # transformers takes null as one key head a query head, and absent as the class's default.
@@ -78,8 +87,6 @@ def read_sizes(config: ConfigView, defaults: dict[str, int], eps: float = 1e-6) 
         "n_layers": config.size("num_hidden_layers", defaults["num_hidden_layers"], "layers"),
         "n_ctx": config.size("max_position_embeddings", defaults["max_position_embeddings"], "tokens"),
         "d_vocab": config.size("vocab_size", defaults["vocab_size"]),
-        "act_fn": config.activation("hidden_act", "silu"),
-        "eps": config.number("rms_norm_eps", eps, above=0),
         "normalization_type": "RMS",
         "gated_mlp": True,
     }

@@ -20,10 +20,11 @@ _NORMS = ("ln1.w", "ln2.w", "ln_final.w")
 
 
 def _read(config: ConfigView) -> dict[str, Any]:
-    fields = llama_like.ungroup_if_equal(llama_like.read_sizes(config, DEFAULTS, eps=1e-5))
+    fields = llama_like.ungroup_if_equal(llama_like.read_shape(config, DEFAULTS))
     config.flag("attention_bias", False)
     return {
         **fields,
+        "act_fn": config.activation("hidden_act", "silu"),
         # transformers fixes it, whatever config.json says.
         "eps": 1e-5,
         "normalization_type": "LN",

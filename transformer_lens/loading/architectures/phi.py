@@ -18,7 +18,7 @@ _DEFAULTS = {
 
 
 def _read(config: ConfigView) -> dict[str, Any]:
-    fields = llama_like.ungroup_if_equal(llama_like.read_sizes(config, _DEFAULTS))
+    fields = llama_like.ungroup_if_equal(llama_like.read_shape(config, _DEFAULTS))
     normed = config.flag("qk_layernorm", False)
     return {
         **fields,

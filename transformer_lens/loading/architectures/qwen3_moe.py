@@ -49,13 +49,13 @@ def _read(config: ConfigView) -> dict[str, Any]:
     fields = llama_like.read_sizes(config, _DEFAULTS)
     config.flag("attention_bias", False)
     # Of this class a window is on every layer.
-    size = config.window("sliding_window", 4096) if config.flag("use_sliding_window", False) else None
+    windowed, size = config.flag("use_sliding_window", False), config.window("sliding_window", 4096)
     return {
         **fields,
         "use_qk_norm": True,
         "default_prepend_bos": False,
         **read_mixture(config, fields["n_layers"], 128, 8, 768),
-        **llama_like.window(size, ["sliding_attention"] * fields["n_layers"]),
+        **llama_like.window(size if windowed else None, ["sliding_attention"] * fields["n_layers"]),
         **config.rotary(fields["d_head"], fields["n_ctx"]),
     }
 
@@ -79,7 +79,6 @@ QWEN3_MOE = Architecture(
         "router_aux_loss_coef": "of the loss in training",
         "output_router_logits": "what transformers returns",
         "max_window_layers": "transformers does not read it in this class",
-        "sliding_window": "read where use_sliding_window is true",
     },
     required={**llama_like.REQUIRED, "mlp_bias": False},
 )

@@ -19,11 +19,12 @@ _DEFAULTS = {
 
 
 def _read(config: ConfigView) -> dict[str, Any]:
-    fields = llama_like.ungroup_if_equal(llama_like.read_sizes(config, _DEFAULTS))
+    fields = llama_like.ungroup_if_equal(llama_like.read_shape(config, _DEFAULTS))
     config.flag("use_qkv_bias", False)
     normed = config.flag("qk_layernorm", False)
     return {
         **fields,
+        "act_fn": config.activation("hidden_act", "silu"),
         "eps": config.number("layer_norm_eps", 1e-5, above=0),
         "normalization_type": "LN",
         "parallel_attn_mlp": config.flag("use_parallel_residual", False),

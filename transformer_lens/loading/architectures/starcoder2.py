@@ -20,7 +20,7 @@ _BIAS = When("use_bias", True)
 
 
 def _read(config: ConfigView) -> dict[str, Any]:
-    fields = llama_like.ungroup_if_equal(llama_like.read_sizes(config, _DEFAULTS))
+    fields = llama_like.ungroup_if_equal(llama_like.read_shape(config, _DEFAULTS))
     config.flag("use_bias", True)
     return {
         **fields,

@@ -36,6 +36,7 @@ class Architecture:
         text_config: The field that holds the decoder's own config, in a model of several parts; None in any other.
         beside_text: Fields beside that one that change nothing of the decoder, each with the reason.
         unpacks: Methods of quantization whose packed tensors the table itself turns into numbers.
+        written_in: Name of the module its table stands in; None where it is `model_type`.
         dropped_parts: What the keys of other parts start with, each with the reason.
     """
 
@@ -58,11 +59,17 @@ class Architecture:
     beside_text: Mapping[str, str] = field(default_factory=dict)
     dropped_parts: Mapping[str, str] = field(default_factory=dict)
     unpacks: frozenset[str] = frozenset()
+    written_in: str | None = None
 
     @property
     def prefixes(self) -> tuple[str, ...]:
         """Every prefix that a file may have; the empty one comes last."""
         return tuple(dict.fromkeys((self.prefix, *self.other_prefixes, "")))
+
+    @property
+    def file(self) -> str:
+        """The file that its table stands in, for messages."""
+        return f"architectures/{self.written_in or self.model_type}.py"
 
     @property
     def headless(self) -> str:

@@ -124,7 +124,7 @@ class ConfigView:
         strange = [kind for kind in value if kind not in ("sliding_attention", "full_attention")]
         if strange:
             self.problems.append(f"layer_types: {strange[0]!r} is neither 'sliding_attention' nor 'full_attention'")
-        return list(value)
+        return [str(kind) for kind in value]
 
     def numbers_by_layer(self, name: str, n_layers: int) -> list[int] | None:
         """Returns a field that is a list of whole numbers, one a layer; None where it is not there."""
@@ -219,10 +219,10 @@ def read_config(architecture: Architecture, config: Mapping[str, Any], label: st
     beside = {} if view.config is config else {k: v for k, v in config.items() if k != architecture.text_config}
     for name in MUST_BE_FALSE:
         if view.take(name):
-            view.problems.append(f"{name} = {_short(config[name])}: must be false")
+            view.problems.append(f"{name} = {_short(view.config[name])}: must be false")
     for name, value in architecture.required.items():
         if view.take(name, value) != value:
-            view.problems.append(f"{name} = {_short(config[name])}: only {value!r} is implemented")
+            view.problems.append(f"{name} = {_short(view.config[name])}: only {value!r} is implemented")
     fields = architecture.read_config(view)
     view.flag("tie_word_embeddings", architecture.ties_by_default)
     known = view.read | IGNORED | set(architecture.ignored)
@@ -240,7 +240,7 @@ def read_config(architecture: Architecture, config: Mapping[str, Any], label: st
         raise UnhandledConfigError(
             f"{architecture.said_by} of {label} says what {architecture.name} does not know here:\n"
             + "\n".join(f"  {problem}" for problem in view.problems)
-            + f"\n  the reader is architectures/{architecture.model_type}.py; "
+            + f"\n  the reader is {architecture.file}; "
             "a field that changes no number belongs into its `ignored`, with the reason."
         )
     return {

@@ -119,7 +119,7 @@ def _unread(file: Weights, reader: Reader, architecture: Architecture, n_layers:
         raise UnexpectedTensorError(
             f"{label} holds tensors that {architecture.name} has no place for:\n"
             + "\n".join(f"  {line}" for line in collapse(strange))
-            + f"\n  the table is architectures/{architecture.model_type}.py; does {architecture.said_by} belong to "
+            + f"\n  the table is {architecture.file}; does {architecture.said_by} belong to "
             "these weights (a bias that it switches off, another architecture)?"
         )
     return dropped
@@ -159,7 +159,7 @@ def convert(
         raise MissingTensorError(
             f"{label} lacks tensors that its {architecture.said_by} asks for:\n"
             + "\n".join(f"  {line}" for line in collapse(reader.missing))
-            + f"\n  the table is architectures/{architecture.model_type}.py; is the download complete?"
+            + f"\n  the table is {architecture.file}; is the download complete?"
         )
     if reader.mismatched:
         raise LayoutMismatchError(_alike(reader.mismatched))

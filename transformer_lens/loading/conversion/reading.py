@@ -248,7 +248,7 @@ class Reader:
         return (
             f"{name} of {self._label}\n"
             f"  on disk:   {key}  {source.shape} {str(source.dtype)[6:]}{where}\n"
-            f"  declared:  {layout} = {expected}   architectures/{self._architecture.model_type}.py\n"
+            f"  declared:  {layout} = {expected}   {self._architecture.file}\n"
             f"  {sizes} by {self._architecture.said_by}; are these files of one checkpoint?"
         )
 
