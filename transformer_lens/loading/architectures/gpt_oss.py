@@ -64,8 +64,8 @@ def _numbers(blocks: Tensor, scales: Tensor) -> Tensor:
 
 # Of sign, two bits of exponent, one of fraction.
 _VALUES = [sign * value for sign in (1.0, -1.0) for value in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)]
-_GROUPS = {"group": "d_model // 32", "sixteen": 16}
-_GROUPS_OUT = {"group": "d_expert // 32", "sixteen": 16}
+_GROUPS: dict[str, int | str] = {"group": "d_model // 32", "sixteen": 16}
+_GROUPS_OUT: dict[str, int | str] = {"group": "d_expert // 32", "sixteen": 16}
 
 
 def _packed(key: str, rows: str, pick: dict[str, int | str], sizes: dict[str, int | str]) -> Derived:
