@@ -66,8 +66,6 @@ def _numbers(blocks: Tensor, scales: Tensor) -> Tensor:
 _VALUES = [sign * value for sign in (1.0, -1.0) for value in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)]
 _GROUPS: dict[str, int | str] = {"group": "d_model // 32", "sixteen": 16}
 _GROUPS_OUT: dict[str, int | str] = {"group": "d_expert // 32", "sixteen": 16}
-
-
 _OF_EXPERT: dict[str, int | str] = {"expert": "{e}"}
 
 

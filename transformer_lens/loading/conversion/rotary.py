@@ -107,14 +107,13 @@ def read_rotary_by_layer_type(
         local_name: The field that says it in older files; None where they have no such field.
     """
     sets = config.mapping("rope_parameters")
-    by_type = {kind: sets.get(kind) for kind in ("full_attention", "sliding_attention")}
-    sliding = by_type["sliding_attention"]
-    if all(isinstance(one, Mapping) for one in by_type.values()) and len(sets) == 2 and isinstance(sliding, Mapping):
-        local = {name: value for name, value in sliding.items() if value is not None}
+    whole, windowed = sets.get("full_attention"), sets.get("sliding_attention")
+    if isinstance(whole, Mapping) and isinstance(windowed, Mapping) and len(sets) == 2:
+        local = {name: value for name, value in windowed.items() if value is not None}
         if local.pop("rope_type", "default") != "default" or set(local) - {"rope_theta"}:
             config.problems.append(f"rope_parameters: layers with a window are scaled by {local}")
         local_base = config.check_number("rope_theta of sliding_attention", local.get("rope_theta", local_theta), 0)
-        inner = type(config)({"rope_parameters": by_type["full_attention"]}, config.label, config.said_by)
+        inner = type(config)({"rope_parameters": whole}, config.label, config.said_by)
         fields = inner.rotary(d_head, n_ctx, theta)
         config.problems += inner.problems
         # Older names of the same, which releases of transformers 5 do not write.
