@@ -50,7 +50,7 @@ def test_an_argument_of_transformers_gets_what_to_use_here(name):
 
 
 def test_all_that_is_not_known_is_told_at_once():
-    with pytest.raises(TypeError, match="(?s)device_map.*fold_lm: did you mean fold_ln.*qqq$"):
+    with pytest.raises(TypeError, match="(?s)know: device_map, fold_lm, qqq.*device_map is.*fold_lm: did you"):
         HookedTransformer.from_pretrained("no-such-folder", fold_lm=True, device_map="auto", qqq=1)
 
 

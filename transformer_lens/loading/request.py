@@ -161,10 +161,9 @@ def refuse_unknown_arguments(kwargs: Mapping[str, Any], known: Collection[str] =
         warnings.warn("low_cpu_mem_usage has no effect: every load is frugal.", stacklevel=3)
     unknown = [name for name in kwargs if name != "low_cpu_mem_usage"]
     if unknown:
-        raise TypeError(
-            "from_pretrained() got arguments that it does not know:\n"
-            + "\n".join(f"  {name}{_instead(name, known)}" for name in sorted(unknown))
-        )
+        unknown.sort()
+        hints = [f"\n  {name}{hint}" for name in unknown if (hint := _instead(name, known))]
+        raise TypeError(f"from_pretrained() got arguments that it does not know: {', '.join(unknown)}.{''.join(hints)}")
 
 
 def _instead(name: str, known: Collection[str]) -> str:
