@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.loading.laid_out import LLAMA, config
+from transformer_lens import anatomy
 from transformer_lens.loading.processing import Flags, plan
 
 ALL = Flags(True, True, True, True, True)
@@ -17,6 +18,7 @@ STEPS = (
 )  # fmt: skip
 ROTARY = {"positional_embedding_type": "rotary", "rotary_dim": 8}
 SHARED = {"refactor_query_key": "keys are shared", "refactor_value_output": "values are shared"}
+EXPERTS = {"num_experts": 4, "experts_per_token": 2}
 RMS = {"center_writing_weights": "RMS norms do not take the mean away"}
 
 # traits -> the steps that they forbid, each with the beginning of the reason
@@ -44,8 +46,21 @@ LEGALITY = [
      {"fold_ln": "the norms are folded", "center_writing_weights": "the final RMS norm"}),
     ({"positional_embedding_type": "shortformer"},
      {"fold_ln": "positions are added behind the norm", "center_writing_weights": "positions are not written"}),
-    ({"gated_mlp": True}, {"fold_ln": "the gate has no bias"}),
+    # The bias that a gate lacks is ours, and zero until a norm is folded.
+    ({"gated_mlp": True}, {}),
+    ({"norm_placement": "output"}, {"center_writing_weights": "a norm stands between"}),
+    ({"norm_placement": "post"}, {}),
+    ({"norm_placement": "post", "has_final_norm": False}, {"fold_ln": "no norm with a weight is read"}),
+    ({"has_final_norm": False}, {"center_writing_weights": "a branch reads the residual stream without a norm"}),
+    ({"norm_weight": False}, {"fold_ln": "no norm with a weight is read"}),
+    ({"norm_bias": False}, {}),
+    ({"norm_weight_offset": 1.0, "embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logit_multiplier": 0.3}, {}),
+    ({"normalization_type": "RMS", "post_embedding_ln": True}, {}),
     ({"gated_mlp": True, "gated_mlp_bias": True}, {}),
+    ({"gated_mlp": True, **EXPERTS}, {"fold_ln": "a norm has a bias, and there is none"}),
+    ({"gated_mlp": True, **EXPERTS, "norm_bias": False}, {}),
+    ({"gated_mlp": True, **EXPERTS, "router_bias": True, "expert_bias": True}, {}),
+    ({"gated_mlp": True, **EXPERTS, "normalization_type": "RMS"}, RMS),
     ({"gated_mlp": True, "normalization_type": "RMS"}, RMS),
     ({"output_logits_soft_cap": 30.0}, {"center_unembed": "the cap of the logits"}),
     ({**LLAMA, "use_normalization_before_and_after": True}, {**RMS, "refactor_query_key": "positions rotate"}),
@@ -74,18 +89,24 @@ def test_legality(traits, forbidden):
     for step, beginning in forbidden.items():
         assert reasons[step].startswith(beginning)
     assert bool(decided.norms) == ("fold_ln" in decided.steps)
-    assert ("ln2" in decided.norms) == (bool(decided.norms) and not cfg.attn_only)
-    stay = {
-        "embed.ln": cfg.post_embedding_ln,
-        "ln1_post": cfg.use_normalization_before_and_after,
-        "ln2_post": cfg.use_normalization_before_and_after,
-        "attn.q_norm": cfg.use_qk_norm,
-        "attn.k_norm": cfg.use_qk_norm,
-    }
-    kept = [f"fold_ln of {norm}" for norm, is_there in stay.items() if is_there and "fold_ln" in decided.steps]
-    if cfg.post_embedding_ln and "center_writing_weights" in decided.steps:
-        kept.append("center_writing_weights of embed.ln")
-    assert [step for step, _ in decided.kept] == kept
+    read = [f"{record.prefix}{branch.reads.name}" for record in anatomy.layers(cfg) for branch in record.branches
+            if branch.reads is not None]  # fmt: skip
+    if decided.norms:
+        assert set(read) <= set(decided.norms) and ("ln_final" in decided.norms) == cfg.has_final_norm
+    # What stays as it is in a step that is done: norms that no matrix alone reads, and writers whose mean is seen.
+    stays: set[str] = set()
+    embedding = anatomy.embedding_of(cfg).norm
+    if "fold_ln" in decided.steps:
+        stays |= {f"fold_ln of {norm.name}" for record in anatomy.layers(cfg) for branch in record.branches
+                  for norm in (branch.writes, branch.closes) if norm is not None}  # fmt: skip
+        stays |= {f"fold_ln of {norm.name}" for record in anatomy.layers(cfg)
+                  for norm in (record.attends.q_norm, record.attends.k_norm, embedding) if norm is not None}  # fmt: skip
+    if "center_writing_weights" in decided.steps:
+        seen = set(anatomy.model_of(cfg).writers()) - set(decided.writers)
+        stays |= {f"center_writing_weights of {name}" for name in seen}
+        stays |= set() if embedding is None else {f"center_writing_weights of {embedding.name}"}
+    assert {step for step, _ in decided.kept} == stays
+    assert all(reason for _, reason in decided.kept)
 
 
 @pytest.mark.parametrize("asked", list(itertools.product([False, True], repeat=5)))
@@ -106,7 +127,7 @@ def test_only_what_is_asked_for_is_done_or_explained(asked):
     ("packed", "forbidden"),
     [
         ("blocks.1.attn.W_Q", {"fold_ln", "refactor_query_key"}),
-        ("blocks.0.attn._W_K", {"fold_ln", "refactor_query_key"}),
+        ("blocks.0.attn.W_K", {"fold_ln", "refactor_query_key"}),
         ("blocks.0.attn.W_V", {"fold_ln", "refactor_value_output"}),
         (
             "blocks.0.attn.W_O",
@@ -120,7 +141,7 @@ def test_only_what_is_asked_for_is_done_or_explained(asked):
     ],
 )
 def test_packed_weights_are_not_changed(packed, forbidden):
-    decided = plan(ALL, config(), packed=[packed])
+    decided = plan(ALL, config(gated_mlp=True), packed=[packed])
     assert set(dict(decided.skipped)) == forbidden
     assert dict(decided.skipped)[sorted(forbidden)[0]] == f"packed weights are not changed: {packed}"
     assert set(decided.steps) == set(STEPS) - forbidden
