@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from transformer_lens import anatomy
 from transformer_lens.components.matrix_owner import MatrixOwner

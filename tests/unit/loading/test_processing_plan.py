@@ -99,8 +99,8 @@ def test_legality(traits, forbidden):
     if "fold_ln" in decided.steps:
         stays |= {f"fold_ln of {norm.name}" for record in anatomy.layers(cfg) for branch in record.branches
                   for norm in (branch.writes, branch.closes) if norm is not None}  # fmt: skip
-        stays |= {f"fold_ln of {norm.name}" for record in anatomy.layers(cfg)
-                  for norm in (record.attends.q_norm, record.attends.k_norm, embedding) if norm is not None}  # fmt: skip
+        heads = [norm for record in anatomy.layers(cfg) for norm in (record.attends.q_norm, record.attends.k_norm)]
+        stays |= {f"fold_ln of {norm.name}" for norm in (*heads, embedding) if norm is not None}
     if "center_writing_weights" in decided.steps:
         seen = set(anatomy.model_of(cfg).writers()) - set(decided.writers)
         stays |= {f"center_writing_weights of {name}" for name in seen}
