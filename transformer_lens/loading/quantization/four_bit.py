@@ -137,7 +137,10 @@ class Packed4bit(Packed):
         if self.nested is None:
             return replace(self, shape=shape, data=data, absmax=cut(self.absmax))
         group, last = self.nested.blocksize, self.absmax.numel()
-        if all(start % group == 0 and (stop % group == 0 or stop == last == blocks[-1][1]) for start, stop in blocks):
+        *before, end = [stop for _, stop in blocks]
+        # What follows a group that is cut would be read with that group's scale: only the last run may end in one.
+        are_whole = not any(edge % group for edge in (*(start for start, _ in blocks), *before))
+        if are_whole and (end % group == 0 or end == last):
             own = gathered([self.nested.absmax[start // group : -(-stop // group)] for start, stop in blocks])
             return replace(
                 self, shape=shape, data=data, absmax=cut(self.absmax), nested=replace(self.nested, absmax=own)
