@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.integration.quantized_models import FAMILIES, save_unpacked
 from tests.tiny_models import VARIANTS, make_model
 from transformer_lens import HookedTransformer
-from transformer_lens.loading import QuantizedTensorError, UnexpectedTensorError, UnsupportedArchitectureError
+from transformer_lens.loading import QuantizedTensorError, UnexpectedTensorError
 
 TOKENS = torch.tensor([[1, 5, 9, 70, 3, 11, 40], [2, 2, 60, 8, 101, 7, 33]])
 BLOCK, LARGEST_FP8 = 128, 448.0
@@ -144,7 +145,7 @@ def test_neighbours_of_a_packed_checkpoint_are_not_handed_over(tmp_path: Path) -
     named = {"AutoConfig": "evil.Mine", "AutoModelForCausalLM": "evil.Mine"}
     (tmp_path / "config.json").write_text(json.dumps({**config, "auto_map": named, "attn_implementation": "x/evil"}))
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "some/where", "peft_type": "LORA"}')
-    (tmp_path / "generation_config.json").write_text("[")
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 1, "cache_implementation": "x/evil"}')
     model = HookedTransformer.from_pretrained(tmp_path, device="cpu", dequantize=True)
     assert model.cfg.n_layers == 2 and not mark.exists()
 
@@ -165,15 +166,40 @@ def test_compressed_tensors(tmp_path: Path) -> None:
     unpacked_as_meant(tmp_path, meant, theirs)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_mxfp4_is_of_an_architecture_that_is_not_known(tmp_path: Path) -> None:
-    config = {
-        "architectures": ["GptOssForCausalLM"],
-        "model_type": "gpt_oss",
-        "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]},
-    }
+def mxfp4(outputs: int, inputs: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Blocks, scales and the numbers that they mean, one at a time from the definition of the format."""
+    values = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
+    blocks = torch.randint(0, 256, (outputs, inputs // 32, 16), dtype=torch.uint8, generator=generator)
+    scales = torch.randint(122, 126, (outputs, inputs // 32), dtype=torch.uint8, generator=generator)
+    halves = torch.stack([blocks & 15, blocks >> 4], dim=-1).flatten().tolist()
+    meant = [(-1.0 if half >= 8 else 1.0) * values[half % 8] for half in halves]
+    powers = [2.0 ** (scale - 127) for scale in scales.flatten().tolist() for _ in range(32)]
+    numbers = torch.tensor([value * power for value, power in zip(meant, powers)]).view(outputs, inputs)
+    return blocks, scales, numbers
+
+
+@torch.no_grad()
+def test_mxfp4_experts_are_read_by_the_table(tmp_path: Path) -> None:
+    """gpt-oss's files hold experts packed as MXFP4, [outputs inputs]; transformers' unpacked ones lie the other way."""
+    variant = VARIANTS["gpt-oss"]
+    if (reason := variant.why_no_reference()) is not None:
+        pytest.skip(reason)
+    sizes = {"hidden_size": 64, "intermediate_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
+    theirs = make_model(dataclasses.replace(variant, settings={**variant.settings, **sizes}))
+    theirs.save_pretrained(tmp_path, safe_serialization=True)
+    state, generator = load_file(tmp_path / "model.safetensors"), torch.Generator().manual_seed(0)
+    for key in [key for key in state if key.endswith(("gate_up_proj", "down_proj"))]:
+        experts, inputs, outputs = state.pop(key).shape
+        packed = [mxfp4(outputs, inputs, generator) for _ in range(experts)]
+        state[f"{key}_blocks"] = torch.stack([blocks for blocks, _, _ in packed])
+        state[f"{key}_scales"] = torch.stack([scales for _, scales, _ in packed])
+        theirs.get_parameter(key).copy_(torch.stack([numbers.t() for _, _, numbers in packed]))
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(QuantizedTensorError, match="packed by mxfp4"):
-        HookedTransformer.from_pretrained(tmp_path, device="cpu")
-    with pytest.raises(UnsupportedArchitectureError, match="GptOssForCausalLM"):
-        HookedTransformer.from_pretrained(tmp_path, device="cpu", dequantize=True)
+    tokens = torch.arange(20)[None] * 3
+    expected = theirs(tokens).logits.log_softmax(-1)
+    for load in (HookedTransformer.from_pretrained, HookedTransformer.from_pretrained_no_processing):
+        found = load(tmp_path, device="cpu")(tokens).log_softmax(-1)
+        assert (found - expected).abs().max() < 1e-4

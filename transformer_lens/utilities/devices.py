@@ -106,7 +106,9 @@ def _what_is_missing(kind: str) -> str:
 
 def numbered(device: torch.device) -> torch.device:
     """Returns a device with its number: "cuda" is the current GPU, and the first where there is none."""
-    if device.index is not None or device.type in ("cpu", "meta"):
+    if device.type in ("cpu", "meta"):
+        return torch.device(device.type)
+    if device.index is not None:
         return device
     return torch.device(device.type, 0) if why_not_here(device) else torch.empty(0, device=device).device
 

@@ -11,7 +11,7 @@ from transformer_lens.loading.checkpoint.adapter import Adapter
 from transformer_lens.loading.checkpoint.checkpoint import Checkpoint, Merge
 from transformer_lens.loading.checkpoint.low_rank import LowRank, with_low_rank, with_rows, with_sum
 from transformer_lens.loading.conversion.architecture import Architecture
-from transformer_lens.loading.conversion.convert import collapse
+from transformer_lens.loading.conversion.convert import collapse, refuse_all_but_floats
 from transformer_lens.loading.conversion.recipes import Take
 from transformer_lens.loading.errors import LayoutMismatchError, MissingTensorError, UnexpectedTensorError
 from transformer_lens.loading.quantization.promises import as_in_file
@@ -142,6 +142,7 @@ class _Merging:
         before = self._checkpoint.merged.get(key)
         merge = self.merges.get(key) or (None if before is None else before)
         dtype = self._base(key).dtype if merge is None else merge.dtype
+        refuse_all_but_floats({key: self._base(key)}, self._checkpoint.label)
         said = what if merge is None else f"{merge.what}; {what}"
         self.changed[key] = promise
         self.merges[key] = Merge(said, dtype)
