@@ -13,7 +13,8 @@ from transformer_lens.anatomy.mlp import Mlp
 from transformer_lens.anatomy.model import Embedding, Model, NormState, Unembedding
 from transformer_lens.anatomy.norm import Norm
 from transformer_lens.anatomy.rotary import Rotary, frozen_scaling
-from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig, InvalidConfigError
+from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.config.rope_scaling import InvalidConfigError
 
 Config = HookedTransformerConfig
 

@@ -5,39 +5,19 @@ import logging
 import math
 import pprint
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from transformer_lens.config.rope_scaling import InvalidConfigError, check_rope_scaling, upstream_rope_scaling
 from transformer_lens.utilities.activation_functions import SOFTCAP_DISABLED, SUPPORTED_ACTIVATIONS
 from transformer_lens.utilities.devices import device_from, get_device
 from transformer_lens.utilities.dtypes import dtype_from
 
 Number = float | int
 Config = TypeVar("Config", bound="HookedTransformerConfig")
-
-ROPE_NUMBERS: Mapping[str, "tuple[str, ...]"] = {
-    "linear": ("factor",),
-    "dynamic": ("factor", "max_position_embeddings"),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-    "yarn": (
-        "factor",
-        "original_max_position_embeddings",
-        "beta_fast",
-        "beta_slow",
-        "truncate",
-        "attention_factor",
-    ),
-    "longrope": ("short_factor", "long_factor", "original_max_position_embeddings", "attention_factor"),
-}
-"""For each kind of rotary scaling, the entries that `HookedTransformerConfig.rope_scaling` must have."""
-
-
-class InvalidConfigError(ValueError, AssertionError):
-    """A config's fields contradict each other, or one that is needed is missing."""
 
 
 @dataclass
@@ -298,7 +278,7 @@ class HookedTransformerConfig:
         if self.use_attn_scale and self.attn_scale == -1.0:
             self.attn_scale = math.sqrt(self.d_head)
         if self.rope_scaling is None:
-            self.rope_scaling = self._upstream_rope_scaling()
+            self.rope_scaling = upstream_rope_scaling(self.__dict__)
         check_rope_scaling(self.rope_scaling)
         self.n_params = self._count_weights()
         self.dtype = dtype_from(self.dtype)
@@ -357,29 +337,6 @@ class HookedTransformerConfig:
             return self.n_layers * per_layer + mixtures + (self.n_layers - sparse) * dense
         return self.n_layers * per_layer
 
-    def _upstream_rope_scaling(self) -> dict[str, Any] | None:
-        if self.use_NTK_by_parts_rope:
-            return {
-                "rope_type": "llama3",
-                "factor": self.NTK_by_parts_factor,
-                "low_freq_factor": self.NTK_by_parts_low_freq_factor,
-                "high_freq_factor": self.NTK_by_parts_high_freq_factor,
-                "original_max_position_embeddings": self.NTK_original_ctx_len,
-            }
-        if self.use_yarn_rope:
-            return {
-                "rope_type": "yarn",
-                "factor": self.yarn_factor,
-                "original_max_position_embeddings": self.yarn_original_max_position_embeddings,
-                "beta_fast": self.yarn_beta_fast,
-                "beta_slow": self.yarn_beta_slow,
-                "truncate": self.yarn_truncate,
-                "attention_factor": self.yarn_attention_factor,
-            }
-        if self.rotary_scaling_factor != 1.0:
-            return {"rope_type": "linear", "factor": self.rotary_scaling_factor}
-        return None
-
     @classmethod
     def unwrap(cls: type[Config], config: dict[str, Any] | Config) -> Config:
         """Makes a config of a dict; a config is returned as it is."""
@@ -427,19 +384,3 @@ class HookedTransformerConfig:
     def is_layer_norm_activation(self) -> bool:
         """Says whether the activation function is followed by a layer norm of its own, as in "solu_ln"."""
         return self.act_fn is not None and self.act_fn.endswith("_ln")
-
-
-def check_rope_scaling(rope_scaling: Mapping[str, Any] | None) -> None:
-    """Refuses a rotary scaling of an unknown kind, or with a number missing.
-
-    Raises:
-        InvalidConfigError: It is neither None nor complete.
-    """
-    if rope_scaling is None:
-        return
-    kind = rope_scaling.get("rope_type")
-    if not isinstance(kind, str) or kind not in ROPE_NUMBERS:
-        raise InvalidConfigError(f"rope_scaling has rope_type {kind!r}; known are {', '.join(ROPE_NUMBERS)}")
-    missing = [number for number in ROPE_NUMBERS[kind] if rope_scaling.get(number) is None]
-    if missing:
-        raise InvalidConfigError(f"rope_scaling of rope_type {kind!r} lacks {', '.join(missing)}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig, InvalidConfigError
+from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.config.rope_scaling import InvalidConfigError
 from transformer_lens.loading.processing.cast import cast
 from transformer_lens.loading.weights import Weights
 from transformer_lens.utilities.devices import get_device_for_block_index
