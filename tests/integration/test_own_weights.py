@@ -216,8 +216,11 @@ def test_a_saved_model_comes_back(kind, form, tmp_path):
     cfg_before = repr(model.cfg)
     again = HookedTransformer.from_state_dict(given, model.cfg)
     assert repr(model.cfg) == cfg_before and again.cfg is not model.cfg
+    assert all(torch.equal(p, state[name]) for name, p in again.named_parameters())
     tokens = TOKENS % model.cfg.d_vocab
-    assert torch.equal(again(tokens), model(tokens))
+    # safetensors writes matrices in C order: a product with another memory order may round differently (torch 2.15).
+    apart = 1e-5 if form == "safetensors" else 0.0
+    torch.testing.assert_close(again(tokens), model(tokens), rtol=0.0, atol=apart)
     assert {name: p.shape for name, p in again.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
     report = again.load_report
     assert set(report.read) == {name for name, _ in model.named_parameters()} and not report.zero_filled
