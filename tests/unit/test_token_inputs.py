@@ -285,9 +285,10 @@ def test_a_layer_is_of_any_integer_type(form):
 
 def test_what_is_no_layer_is_refused():
     _, cache = make_model().run_with_cache(make_tokens(batch=1))
-    for layer in (3, -4, torch.tensor(3), np.int64(-4)):
-        with pytest.raises(KeyError, match="layers 0 to 2"):
-            cache["pattern", layer]
+    for layer, sentence in ((-4, "layers 0 to 2"), (3, "blocks.3.attn.hook_pattern.*nearest")):
+        for form in INTEGERS:
+            with pytest.raises(KeyError, match=sentence):
+                cache["pattern", form(layer)]
     for wrong in (1.0, torch.tensor(1.0), True, np.bool_(True), torch.tensor(True), torch.tensor([1, 2])):
         with pytest.raises(TypeError, match="not an integer"):
             as_index(wrong, "layer")

@@ -57,10 +57,12 @@ class CacheMapping:
             return self.cache_dict[key]
         parts = list(key) if isinstance(key, tuple) else [key]
         if len(parts) > 1 and parts[1] is not None and not isinstance(parts[1], str):
-            try:
-                parts[1] = as_layer(parts[1], self.model.cfg.n_layers)
-            except IndexError as fact:
-                raise KeyError(f"{key!r}: {fact}") from None
+            parts[1] = as_index(parts[1], "layer")
+            if parts[1] < 0:
+                try:
+                    parts[1] = as_layer(parts[1], self.model.cfg.n_layers)
+                except IndexError as fact:
+                    raise KeyError(f"{key!r}: {fact}") from None
         name = get_act_name(*parts)
         if name not in self.cache_dict:
             nearest = difflib.get_close_matches(name, self.cache_dict, n=3)
