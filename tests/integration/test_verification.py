@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from benchmarks.memory import can_measure, measure
-from tests.tiny_models import VARIANTS, Variant, make_model, save
+from tests.tiny_models import FAMILIES, VARIANTS, Variant, first_of, make_model, save
 from transformer_lens import HookedTransformer, loading
 from transformer_lens.loading.architectures.gpt2 import GPT2
 from transformer_lens.loading.conversion import Take
 
-NAMES = ["gpt2", "gpt-neox", "gpt-neox-serial", "llama-gqa", "mistral", "qwen2-windows", "phi3-mini"]
+WITH_REFERENCE = [name for name, variant in VARIANTS.items() if variant.why_no_reference() is None]
+NAMES = [name for name in map(first_of, FAMILIES) if name in WITH_REFERENCE]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,7 +56,7 @@ def test_model_without_origin_is_refused():
 # -- one block at a time ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if variant.why_no_reference() is None])
+@pytest.mark.parametrize("name", WITH_REFERENCE)
 def test_every_variant_is_streamed(name, tmp_path):
     result = loading.verify(save(VARIANTS[name], tmp_path), show=False)
     assert result.holds and result.notes == (), str(result)

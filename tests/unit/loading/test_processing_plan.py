@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.loading.laid_out import LLAMA, config
+from transformer_lens import anatomy
 from transformer_lens.loading.processing import Flags, plan
 
 ALL = Flags(True, True, True, True, True)
@@ -17,6 +18,7 @@ STEPS = (
 )  # fmt: skip
 ROTARY = {"positional_embedding_type": "rotary", "rotary_dim": 8}
 SHARED = {"refactor_query_key": "keys are shared", "refactor_value_output": "values are shared"}
+EXPERTS = {"num_experts": 4, "experts_per_token": 2}
 RMS = {"center_writing_weights": "RMS norms do not take the mean away"}
 
 # traits -> the steps that they forbid, each with the beginning of the reason
@@ -44,8 +46,21 @@ LEGALITY = [
      {"fold_ln": "the norms are folded", "center_writing_weights": "the final RMS norm"}),
     ({"positional_embedding_type": "shortformer"},
      {"fold_ln": "positions are added behind the norm", "center_writing_weights": "positions are not written"}),
-    ({"gated_mlp": True}, {"fold_ln": "the gate has no bias"}),
+    # The bias that a gate lacks is ours, and zero until a norm is folded.
+    ({"gated_mlp": True}, {}),
+    ({"norm_placement": "output"}, {"center_writing_weights": "a norm stands between"}),
+    ({"norm_placement": "post"}, {}),
+    ({"norm_placement": "post", "has_final_norm": False}, {"fold_ln": "no norm with a weight is read"}),
+    ({"has_final_norm": False}, {"center_writing_weights": "a branch reads the residual stream without a norm"}),
+    ({"norm_weight": False}, {"fold_ln": "no norm with a weight is read"}),
+    ({"norm_bias": False}, {}),
+    ({"norm_weight_offset": 1.0, "embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logit_multiplier": 0.3}, {}),
+    ({"normalization_type": "RMS", "post_embedding_ln": True}, {}),
     ({"gated_mlp": True, "gated_mlp_bias": True}, {}),
+    ({"gated_mlp": True, **EXPERTS}, {"fold_ln": "a norm has a bias, and there is none"}),
+    ({"gated_mlp": True, **EXPERTS, "norm_bias": False}, {}),
+    ({"gated_mlp": True, **EXPERTS, "router_bias": True, "expert_bias": True}, {}),
+    ({"gated_mlp": True, **EXPERTS, "normalization_type": "RMS"}, RMS),
     ({"gated_mlp": True, "normalization_type": "RMS"}, RMS),
     ({"output_logits_soft_cap": 30.0}, {"center_unembed": "the cap of the logits"}),
     ({**LLAMA, "use_normalization_before_and_after": True}, {**RMS, "refactor_query_key": "positions rotate"}),
@@ -74,9 +89,17 @@ def test_legality(traits, forbidden):
     for step, beginning in forbidden.items():
         assert reasons[step].startswith(beginning)
     assert bool(decided.norms) == ("fold_ln" in decided.steps)
-    assert ("ln2" in decided.norms) == (bool(decided.norms) and not cfg.attn_only)
-    sandwiched = cfg.use_normalization_before_and_after and "fold_ln" in decided.steps
-    assert [step for step, _ in decided.kept] == (["fold_ln of ln1_post", "fold_ln of ln2_post"] if sandwiched else [])
+    read = [f"{record.prefix}{branch.reads.name}" for record in anatomy.layers(cfg) for branch in record.branches
+            if branch.reads is not None]  # fmt: skip
+    if decided.norms:
+        assert set(read) <= set(decided.norms) and ("ln_final" in decided.norms) == cfg.has_final_norm
+    # What stays as it is in a step that is done: norms that no matrix alone reads, and writers whose mean is seen.
+    stays = {norm.name for record in anatomy.layers(cfg) for branch in record.branches
+             for norm in (branch.writes, branch.closes) if norm is not None and "fold_ln" in decided.steps}  # fmt: skip
+    if "center_writing_weights" in decided.steps:
+        stays |= set(anatomy.model_of(cfg).writers()) - set(decided.writers)
+    assert {step.partition(" of ")[2] for step, _ in decided.kept} == stays
+    assert all(reason for _, reason in decided.kept)
 
 
 @pytest.mark.parametrize("asked", list(itertools.product([False, True], repeat=5)))
@@ -97,7 +120,7 @@ def test_only_what_is_asked_for_is_done_or_explained(asked):
     ("packed", "forbidden"),
     [
         ("blocks.1.attn.W_Q", {"fold_ln", "refactor_query_key"}),
-        ("blocks.0.attn._W_K", {"fold_ln", "refactor_query_key"}),
+        ("blocks.0.attn.W_K", {"fold_ln", "refactor_query_key"}),
         ("blocks.0.attn.W_V", {"fold_ln", "refactor_value_output"}),
         (
             "blocks.0.attn.W_O",
@@ -111,7 +134,7 @@ def test_only_what_is_asked_for_is_done_or_explained(asked):
     ],
 )
 def test_packed_weights_are_not_changed(packed, forbidden):
-    decided = plan(ALL, config(), packed=[packed])
+    decided = plan(ALL, config(gated_mlp=True), packed=[packed])
     assert set(dict(decided.skipped)) == forbidden
     assert dict(decided.skipped)[sorted(forbidden)[0]] == f"packed weights are not changed: {packed}"
     assert set(decided.steps) == set(STEPS) - forbidden

@@ -39,6 +39,9 @@ def fold_layer_norm(
 
     Returns:
         The weights without the norms' parameters.
+
+    Raises:
+        ValueError: A norm's bias has no bias to be folded into behind a matrix that reads it.
     """
     changes: dict[str, LazyTensor] = {}
     gone: list[str] = []
@@ -47,6 +50,9 @@ def fold_layer_norm(
             continue
         stem = norm.name
         centres, has_bias = center_weights and norm.centers, f"{name}.b" in weights
+        unbiased = [reader.matrix for reader in readers if reader.bias is None]
+        if fold_biases and has_bias and unbiased:
+            raise ValueError(f"{name} has a bias, and behind {unbiased[0]} there is none to fold it into.")
         for reader in readers:
             matrix = changes.get(reader.matrix, weights[reader.matrix])
             folds_bias = fold_biases and has_bias and reader.bias is not None

@@ -140,6 +140,15 @@ def _why_not_fold_norms(model: Model) -> str | None:
         return "positions are added behind the norm, so queries and keys do not read its output alone"
     if not any(norm.parameters() for _, norm, _ in model.readers()):
         return "no norm with a weight is read by matrices alone"
+    unbiased = [
+        reader.matrix
+        for _, norm, readers in model.readers()
+        if norm.has_bias
+        for reader in readers
+        if reader.bias is None
+    ]
+    if unbiased:
+        return f"a norm has a bias, and there is none to fold it into behind {', '.join(collapse(unbiased))}"
     return None
 
 
