@@ -256,7 +256,8 @@ VARIANTS |= {
         {
             **_GEMMA_2,
             "attention_bias": True,
-            "num_hidden_layers": 7,
+            "num_hidden_layers": 3,
+            "sliding_window_pattern": 2,
             **_two_ropes(100000.0, 500.0, rope_type="linear", factor=4.0),
         },
         norm_weights=0.0,
@@ -366,7 +367,7 @@ VARIANTS |= {
     "gemma3-that-sees": Variant(
         "Gemma3Config",
         {
-            "text_config": {**_GEMMA_2, "num_hidden_layers": 7, **_two_ropes(100000.0, 500.0)},
+            "text_config": {**_GEMMA_2, "sliding_window_pattern": 2, **_two_ropes(100000.0, 500.0)},
             "vision_config": {
                 "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1, "num_attention_heads": 2,
                 "image_size": 28, "patch_size": 14,

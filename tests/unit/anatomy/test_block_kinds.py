@@ -81,6 +81,17 @@ def test_decompositions_sum_to_the_stream(kind, processed):
 
 @EVERY_KIND
 @torch.no_grad()
+def test_values_under_the_pattern_are_the_heads_outputs(kind):
+    model = make(kind)
+    _, cache = model.run_with_cache(make_tokens())
+    for layer in range(model.cfg.n_layers):
+        pattern, v = cache["pattern", layer], cache["v", layer]
+        v = v.repeat_interleave(pattern.shape[1] // v.shape[2], dim=2)
+        close(torch.einsum("bhqk,bkhd->bqhd", pattern, v), cache["z", layer])
+
+
+@EVERY_KIND
+@torch.no_grad()
 def test_attributions_sum_to_logits(kind):
     model = make(kind)
     model.process_weights_()

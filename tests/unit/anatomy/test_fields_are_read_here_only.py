@@ -11,7 +11,7 @@ READERS = ("anatomy", "config")
 FIELDS = frozenset(
     """
     normalization_type norm_placement norm_weight norm_bias norm_weight_offset norm_casts_late has_final_norm final_rms
-    use_normalization_before_and_after post_embedding_ln eps
+    use_normalization_before_and_after post_embedding_ln
     parallel_attn_mlp attn_only gated_mlp gated_mlp_bias residual_multiplier embedding_multiplier logit_multiplier
     output_logits_soft_cap
     attn_types window_size use_local_attn attention_dir n_key_value_heads use_attn_scale attn_scale
@@ -57,8 +57,8 @@ def test_no_other_package_reads_a_field_that_shapes_a_block():
 
 
 def test_the_test_sees_what_it_looks_for():
-    found = [field for _, field in reads("a = cfg.gated_mlp\nb = self.model.cfg.clip_qkv\ngetattr(cfg, 'eps')")]
-    assert sorted(found) == ["clip_qkv", "eps", "gated_mlp"]
+    found = [field for _, field in reads("a = cfg.gated_mlp\nb = self.model.cfg.clip_qkv\ngetattr(cfg, 'final_rms')")]
+    assert sorted(found) == ["clip_qkv", "final_rms", "gated_mlp"]
     assert not list(reads("self.attn_scale\nrecord.window\nx['attn_only']"))
 
 

@@ -142,16 +142,22 @@ class AbstractAttention(MatrixOwner, ABC):
     def calculate_qkv_matrices(
         self, query_input: Input, key_input: Input, value_input: Input
     ) -> tuple[Queries, Keys, Keys]:
-        """Returns queries, keys and values, before rotation."""
+        """Returns queries, keys and values, before rotation.
+
+        Where values are clipped, `hook_v` sees them clipped: ``pattern @ v == z`` in every model.
+        """
         W_K, W_V, b_K, b_V = self.key_value_names()
         q = self.hook_q(self._project(query_input, "W_Q", "b_Q"))
         k = self.hook_k(self._project(key_input, W_K, b_K))
-        v = self.hook_v(self._project(value_input, W_V, b_V))
+        v = self.hook_v(self._clipped(self._project(value_input, W_V, b_V)))
         if self.anatomy.q_norm is not None and not self.anatomy.norms_after_rotary:
             q, k = self.q_norm(q), self.k_norm(k)
-        if self.anatomy.clip is not None:
-            q, k, v = (x.clamp(-self.anatomy.clip, self.anatomy.clip) for x in (q, k, v))
-        return q, k, v
+        return self._clipped(q), self._clipped(k), v
+
+    def _clipped(self, x: Tensor) -> Tensor:
+        """Returns queries, keys or values within the model's bounds, if it has any."""
+        clip = self.anatomy.clip
+        return x if clip is None else x.clamp(-clip, clip)
 
     def _project(self, x: Input, weight: str, bias: str) -> Tensor:
         """Returns queries, keys or values, by the names of the weight and the bias that make them."""
