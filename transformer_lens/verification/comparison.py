@@ -21,8 +21,8 @@ _TOLERANCE = 1e-4
 
 
 @contextmanager
-def _streams(hf_model: nn.Module, seen: dict[int, tuple[Tensor, Tensor]]) -> Iterator[None]:
-    """Records what goes into and comes out of each block."""
+def _streams(hf_model: nn.Module, n_layers: int, seen: dict[int, tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Records what goes into and comes out of each block, of which there are at least `n_layers`."""
 
     def record(index: int, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
         before = args[0] if args else kwargs["hidden_states"]
@@ -30,7 +30,7 @@ def _streams(hf_model: nn.Module, seen: dict[int, tuple[Tensor, Tensor]]) -> Ite
         seen[index] = (before.detach(), after.detach())
 
     handles = []
-    for place, block in enumerate(blocks_of(hf_model)):
+    for place, block in enumerate(blocks_of(hf_model, n_layers)):
 
         def hook(module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any, place: int = place) -> None:
             record(place, args, kwargs, output)
@@ -53,7 +53,7 @@ def compare(model: HookedTransformer, ours: Streamed, theirs: Streamed, tokens: 
         tokens: [batch, pos].
     """
     streams: dict[int, tuple[Tensor, Tensor]] = {}
-    with theirs.running(), _streams(theirs.model, streams):
+    with theirs.running(), _streams(theirs.model, model.cfg.n_layers, streams):
         expected = theirs.model(tokens.to(_device_of(theirs.model)), use_cache=False).logits
     # Centring what writes to the residual stream takes its mean away, and nothing else.
     centred = model.load_report is not None and "center_writing_weights" in model.load_report.steps

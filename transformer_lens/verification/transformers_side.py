@@ -9,7 +9,7 @@ from torch import nn
 
 from transformer_lens.loading.checkpoint import Checkpoint
 from transformer_lens.loading.checkpoint.live_model import skeleton
-from transformer_lens.loading.conversion import Architecture, Take
+from transformer_lens.loading.conversion import Architecture, Choose, Derived, OneOf, Recipe, Take
 from transformer_lens.loading.processing import cast
 from transformer_lens.loading.weights import LazyTensor, Weights
 from transformer_lens.verification.streamed import Streamed
@@ -41,13 +41,35 @@ def streamed_transformers(checkpoint: Checkpoint, architecture: Architecture, n_
         if checkpoint.weights[key].shape != tuple(parameter.shape):
             raise NotStreamedError(f"transformers holds {name} in another shape than the file")
         found[name] = checkpoint.weights[key]
-    return Streamed(model, list(blocks_of(model)), cast(Weights(found), torch.float32, torch.device("cpu")))
+    return Streamed(model, list(blocks_of(model, n_layers)), cast(Weights(found), torch.float32, torch.device("cpu")))
 
 
-def blocks_of(hf_model: nn.Module) -> nn.ModuleList:
-    """Returns the list of blocks of a transformers model: its longest list of modules."""
-    lists = [module for module in hf_model.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=len)
+def blocks_of(hf_model: nn.Module, n_layers: int) -> nn.ModuleList:
+    """Returns the list of blocks of a transformers model: of its lists of modules that are long enough, the outermost.
+
+    Experts are a list inside each block, and the blocks of a vision tower are further inside than the decoder's.
+
+    Args:
+        hf_model: The model.
+        n_layers: Blocks that it has at least.
+    """
+    lists = [
+        (name.count("."), module)
+        for name, module in hf_model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) >= n_layers
+    ]
+    return min(lists, key=lambda found: found[0])[1]
+
+
+def _takes(recipe: Recipe) -> Iterator[Take]:
+    """Yields what a recipe may read of a file."""
+    if isinstance(recipe, Take):
+        yield recipe
+    elif isinstance(recipe, Choose):
+        yield from (*_takes(recipe.then), *_takes(recipe.otherwise))
+    elif isinstance(recipe, (Derived, OneOf)):
+        for one in recipe.of if isinstance(recipe, Derived) else recipe.alternatives:
+            yield from _takes(one)
 
 
 def _keys(name: str, checkpoint: Checkpoint, architecture: Architecture) -> Iterator[str]:
@@ -55,11 +77,11 @@ def _keys(name: str, checkpoint: Checkpoint, architecture: Architecture) -> Iter
     own = [name]
     tied: list[str] = []
     for recipe in architecture.once.values():
-        if isinstance(recipe, Take):
-            names = (recipe.key,) if isinstance(recipe.key, str) else recipe.key
+        for take in _takes(recipe):
+            names = (take.key,) if isinstance(take.key, str) else take.key
             if name in names:
                 own += [other for other in names if other != name]
-                tied += [recipe.tied_to] if recipe.tied_to and architecture.ties(checkpoint.config) else []
+                tied += [take.tied_to] if take.tied_to and architecture.ties(checkpoint.config) else []
     for template in (*own, *tied):
         bare = template.removeprefix("{p}").removeprefix(architecture.prefix)
         yield from (prefix + bare for prefix in architecture.prefixes)
