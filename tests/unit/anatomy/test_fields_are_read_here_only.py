@@ -69,4 +69,9 @@ def test_every_field_is_one_and_is_read_by_the_records():
     source = "".join(path.read_text() for reader in READERS for path in sorted((PACKAGE / reader).rglob("*.py")))
     tree = ast.parse("\n".join(line for line in source.splitlines() if not line.startswith("from __future__")))
     taken = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    taken |= {
+        node.slice.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant)
+    }
     assert taken >= FIELDS

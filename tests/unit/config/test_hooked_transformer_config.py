@@ -25,7 +25,8 @@ def config(**fields) -> HookedTransformerConfig:
         ({"attn_only": True, "act_fn": None}, {"d_mlp": None, "n_params": 18432}),
         ({"d_mlp": 7}, {"n_params": 19776}),
         ({"gated_mlp": True}, {"n_params": 73728}),
-        ({"num_experts": 3, "experts_per_token": 2}, {"n_params": 129312}),
+        # Experts are gated whatever the config says; 2.16.1 counts two of their three matrices here.
+        ({"num_experts": 3, "experts_per_token": 2}, {"n_params": 184608}),
         ({"num_experts": 3, "experts_per_token": 2, "gated_mlp": True}, {"n_params": 184608}),
         ({"use_attn_scale": False}, {"attn_scale": -1.0}),
         ({"attn_scale": 2.5}, {"attn_scale": 2.5}),

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from transformer_lens.loading.memory.processed.entry_file import BrokenEntry, damaged, open_entry
-from transformer_lens.loading.memory.processed.folder import CHECKED, ENTRY, LOCK, cache_folder, leftovers, remove
+from transformer_lens.loading.memory.processed.folder import CHECKED, ENTRY, LOCK, cache_folder, remove, sweep
 from transformer_lens.loading.memory.processed.stamp import last_used, stamp
 
 
@@ -80,7 +80,7 @@ def clear(keys: Sequence[str] | None = None) -> int:
         raise KeyError(f"{folder} has no entry {unknown[0]!r}")
     freed = 0
     if keys is None:
-        freed = sum(remove(path) for path in (*leftovers(folder), *folder.glob(f"*{LOCK}")))
+        freed = sweep(folder) + sum(remove(path) for path in folder.glob(f"*{LOCK}"))
     for name in names if keys is None else keys:
         freed += sum(remove(folder / f"{name}{ending}") for ending in (ENTRY, CHECKED))
     return freed

@@ -106,6 +106,11 @@ def leftovers(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def sweep(folder: Path) -> int:
+    """Removes the temporary files of processes that have ended, and returns how many bytes that frees."""
+    return sum(remove(path) for path in leftovers(folder))
+
+
 def _age(path: Path) -> float:
     """Returns the seconds since a file was last written to; 0 where it is gone."""
     with contextlib.suppress(OSError):

@@ -12,7 +12,7 @@ import json
 import os
 from pathlib import Path
 
-from transformer_lens.loading.memory.processed.folder import CHECKED, boot, own_file, remove, temporary_path
+from transformer_lens.loading.memory.processed.folder import CHECKED, boot, own_file, remove, sweep, temporary_path
 
 # A stamp is a few numbers and a path.
 _LONGEST = 1 << 16
@@ -41,6 +41,8 @@ def stamp(path: Path) -> None:
     with contextlib.suppress(OSError):
         now = _state(path)
         _found_right.add(now)
+        # An entry without a stamp may be that of a process that was killed while it wrote one.
+        sweep(path.parent)
         temporary = temporary_path(path)
         try:
             temporary.write_text(json.dumps(now))

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformer_lens.loading.checkpoint.safetensors import name_of_dtype
 from transformer_lens.loading.memory.fresh import order_of
 from transformer_lens.loading.memory.processed.entry_file import KIND, NO_DIGEST, header_digest
-from transformer_lens.loading.memory.processed.folder import LOCK, leftovers, remove, temporary_path
+from transformer_lens.loading.memory.processed.folder import LOCK, remove, sweep, temporary_path
 from transformer_lens.loading.memory.processed.key import Key
 from transformer_lens.loading.weights import bytes_of
 
@@ -45,8 +45,7 @@ def write_entry(path: Path, key: Key, tensors: Mapping[str, Tensor], label: str,
     Raises:
         OSError: There is no room or no permission. What was there before is there still.
     """
-    for left in leftovers(path.parent):
-        remove(left)
+    sweep(path.parent)
     stored = {name: _in_order(tensor) for name, tensor in tensors.items()}
     nbytes = sum(bytes_of(tensor) for tensor in tensors.values())
     if shutil.disk_usage(path.parent).free < nbytes:
