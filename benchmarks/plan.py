@@ -6,7 +6,8 @@ Private memory, as ``benchmarks/memory.py`` counts it: at the end of the load, a
 what was measured; where the plan says that a load takes less than a tenth of the model (it maps or borrows the rest),
 to the bytes of the model: what is left there is Python's own objects. A peak that lasts less than a sample is missed
 and none is made up, so a load whose peak was measured below the plan's is measured up to three times and the highest
-is taken. The command fails where an error is above 3 %.
+is taken. The command fails where an error is above 3 % and above 5 MiB, which is what the buffers of matrix products
+take on some processors: no plan knows it, and beside models of the sizes that people load it is nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from benchmarks.results import OUT, save
 
 WITHIN = 0.03
 MIB = 2**20
+BUFFERS = 5 * MIB
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,9 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """Whether both are within 3 %."""
-        return all(abs(error) <= WITHIN for error in self.errors)
+        """Whether both are within 3 %, or within what libraries take for themselves."""
+        ends = (self.planned_end - self.measured_end, self.planned_peak - self.measured_peak)
+        return all(abs(error) <= WITHIN or abs(off) <= BUFFERS for error, off in zip(self.errors, ends))
 
     def _error(self, planned: int, measured: int) -> float:
         return (planned - measured) / (measured if planned > self.model // 10 else self.model)

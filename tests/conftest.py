@@ -22,7 +22,7 @@ import hypothesis
 import pytest
 import torch
 
-# Models here are tiny: threads that wait for each other cost ten times what they save, most of all beside other workers.
+# Models here are tiny: threads that wait for each other cost ten times what they save, above all beside more workers.
 torch.set_num_threads(1)
 
 hypothesis.settings.register_profile("moderate", deadline=None, max_examples=25, print_blob=True)

@@ -92,7 +92,7 @@ WAYS = [(processed, switches) for processed in (False, True) for switches in SWI
 
 
 def ways():
-    """Every way to load and run for two variants, three ways for the first of each kind, in turn, one for the others."""
+    """Every way to load and run for two variants, three in turn for the first of each kind, one for the others."""
     turn = 0
     for name, variant in VARIANTS.items():
         grouped = variant.settings.get("num_key_value_heads") not in (None, variant.settings.get("num_attention_heads"))

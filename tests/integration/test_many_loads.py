@@ -46,7 +46,9 @@ def test_four_processes_hold_one_copy(checkpoint):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_forked_workers_hold_one_copy(checkpoint):
     found = weigh_workers(checkpoint, OURS, 4)
-    assert size_of(checkpoint) * 0.9 <= found["proportional"] <= 1.15 * size_of(checkpoint)
+    # A worker writes to its own Python objects, and to the buffer of its matrix products (7 MiB on some processors).
+    its_own = 20 * MIB
+    assert size_of(checkpoint) * 0.9 <= found["proportional"] <= size_of(checkpoint) + 4 * its_own
 
 
 # Files that are the same.
