@@ -139,6 +139,33 @@ def test_hidden_states_after_every_block(case):
         close(model.ln_final(cache["resid_post", -1]), theirs[-1])
 
 
+def test_gradients_at_the_stream(case):
+    """Of one number of the output, at the stream before every block."""
+    tokens = case.tokens(LENGTHS[0])
+    theirs = case.hf_model(tokens, output_hidden_states=True)
+    streams = theirs.hidden_states[: case.raw.cfg.n_layers]
+    expected = torch.autograd.grad(log_probs(theirs.logits)[..., 7].sum(), streams)
+    found = {}
+    hooks = [
+        (f"blocks.{layer}.hook_resid_pre", lambda gradient, hook: found.update({hook.layer(): gradient.clone()}))
+        for layer in range(case.raw.cfg.n_layers)
+    ]
+    with case.raw.hooks(bwd_hooks=hooks):
+        log_probs(case.raw(tokens, prepend_bos=False))[..., 7].sum().backward()
+    case.raw.zero_grad()
+    for layer, gradient in enumerate(expected):
+        close(found[layer], gradient)
+
+
+def test_the_config_counts_the_matrices_of_blocks(case):
+    matrices = (
+        parameter.numel()
+        for name, parameter in case.raw.named_parameters()
+        if name.startswith("blocks.") and ("W_" in name.rpartition(".")[2] or name.endswith(".weight"))
+    )
+    assert case.raw.cfg.n_params == sum(matrices)
+
+
 @BOTH
 @torch.no_grad()
 def test_block_invariants(case, processed):

@@ -325,7 +325,8 @@ class HookedTransformerConfig:
             raise InvalidConfigError("num_experts must be given when experts_per_token is")
 
     def _count_weights(self) -> int:
-        per_layer = 4 * self.d_model * self.d_head * self.n_heads
+        n_kv_heads = self.n_heads if self.n_key_value_heads is None else self.n_key_value_heads
+        per_layer = 2 * self.d_model * self.d_head * (self.n_heads + n_kv_heads)
         if not self.attn_only and self.d_mlp is not None:
             dense = (2 + self.gated_mlp) * self.d_model * self.d_mlp
             if self.num_experts is None:
