@@ -187,7 +187,10 @@ class WeightViewsMixin(ModelParts):
 
     def _of_layers(self, path: str) -> Tensor:
         part, name = path.split(".")
-        without = [layer.index for layer in anatomy.layers(self.cfg) if not layer.has(path)]
+        layers = anatomy.layers(self.cfg)
+        if part == "mlp" and all(layer.mlp is None for layer in layers):
+            raise AttributeError(f"blocks that only attend have no {name}")
+        without = [layer.index for layer in layers if not layer.has(path)]
         if without:
             raise InputError(
                 f"{name} is no one matrix in layers {', '.join(map(str, without))}: there are no stacks of layers that "
