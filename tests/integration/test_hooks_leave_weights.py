@@ -92,13 +92,13 @@ WAYS = [(processed, switches) for processed in (False, True) for switches in SWI
 
 
 def ways():
-    """Every way to load and run for two variants, three in turn for the first of each kind, one for the others."""
+    """Every way to load and run for two variants, one in turn for each of the others."""
     turn = 0
     for name, variant in VARIANTS.items():
         grouped = variant.settings.get("num_key_value_heads") not in (None, variant.settings.get("num_attention_heads"))
         useless = ("attn_in",) if grouped else ("ungrouped", "ungrouped-split")
         useful = [way for way in WAYS if way[1] not in useless]
-        count = len(useful) if name in IN_EVERY_WAY else 3 if name in FIRSTS else 1
+        count = len(useful) if name in IN_EVERY_WAY else 1
         for processed, switches in (useful[(turn + step) % len(useful)] for step in range(count)):
             how = "processed" if processed else "as-it-is"
             yield pytest.param(name, processed, switches, id=f"{name}-{how}-{switches}")
