@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from tests.tiny_families import families, variants
+from tests.tiny_families import families, mixtures, variants
 from tests.tiny_families.variant import Family, Variant
 
 __all__ = ["FAMILIES", "VARIANTS", "Family", "Variant", "family_of", "first_of", "make_model", "save"]
 
 # Groups of families, a module each. Names of families are their ``model_type``.
-VARIANTS: dict[str, Variant] = {**variants.VARIANTS}
-FAMILIES: dict[str, Family] = {**families.FAMILIES}
+VARIANTS: dict[str, Variant] = {**variants.VARIANTS, **mixtures.VARIANTS}
+FAMILIES: dict[str, Family] = {**families.FAMILIES, **mixtures.FAMILIES}
 
 
 def family_of(variant: Variant) -> str:
@@ -35,6 +35,8 @@ def parameters_in_order(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
 def make_model(variant: Variant, dtype: torch.dtype = torch.float32, std: float = 0.25) -> Any:
     """Makes the model in eval mode, with every parameter drawn from N(0, std^2); norm weights lie around 1.
 
+    So are the corrections of routers: scores lie between 0 and 1, so they decide which experts are chosen.
+
     The draw goes by sorted names, so that it is the same under every release of transformers.
     """
     from transformers import AutoModelForCausalLM
@@ -46,6 +48,9 @@ def make_model(variant: Variant, dtype: torch.dtype = torch.float32, std: float 
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
             if parameter.ndim == 1 and name.endswith("weight"):
                 parameter.add_(variant.norm_weights)
+        for name, buffer in sorted(model.named_buffers()):
+            if name.endswith("correction_bias"):
+                buffer.copy_(torch.randn(buffer.shape, generator=generator) * std)
     return model.to(dtype)
 
 

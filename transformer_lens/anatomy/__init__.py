@@ -33,8 +33,10 @@ from transformer_lens.anatomy.model import Embedding, Model, Unembedding
 from transformer_lens.anatomy.norm import Norm
 from transformer_lens.anatomy.reader import Reader, Writer
 from transformer_lens.anatomy.rotary import Rotary
+from transformer_lens.anatomy.router import CORRECTION, Router
 
 __all__ = [
+    "CORRECTION",
     "MATRICES",
     "Attention",
     "Branch",
@@ -46,6 +48,7 @@ __all__ = [
     "Norm",
     "Reader",
     "Rotary",
+    "Router",
     "Unembedding",
     "Writer",
     "absent_traits",

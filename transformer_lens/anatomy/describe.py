@@ -13,6 +13,7 @@ from transformer_lens.anatomy.mlp import Mlp
 from transformer_lens.anatomy.model import Embedding, Model, NormState, Unembedding
 from transformer_lens.anatomy.norm import Norm
 from transformer_lens.anatomy.rotary import Rotary, frozen_scaling
+from transformer_lens.anatomy.router import Router, Scores
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.config.rope_scaling import InvalidConfigError
 
@@ -22,6 +23,7 @@ PER_LAYER_FIELDS = ("attn_types", "rotary_layers", "expert_layers")
 """Fields of a config that are None or a list with one entry for each layer."""
 
 _NORM_KINDS: Mapping[str, Literal["LN", "RMS"]] = {"LN": "LN", "LNPre": "LN", "RMS": "RMS", "RMSPre": "RMS"}
+_SCORES: Mapping[str, Scores] = {"softmax": "softmax", "sigmoid": "sigmoid", "sparsemixer": "sparsemixer"}
 _POSITIONS = ("standard", "rotary", "shortformer", "alibi", "none")
 
 
@@ -119,9 +121,7 @@ def mlp_of(cfg: Config) -> Mlp:
         # SoLU's norm is a LayerNorm, of every model that has norms or has folded them.
         folded = cfg.normalization_type not in (None, "LN")
         inner = Norm("mlp.ln", "LN", "d_mlp", float(cfg.eps), is_folded=folded)
-    # A norm's bias needs a bias behind each reader to be folded into.
-    reads = norm_before_branch(cfg, "ln2")
-    needs_bias = cfg.gated_mlp and reads is not None and reads.kind == "LN" and reads.has_bias
+    needs_bias = cfg.gated_mlp and _reads_a_bias(cfg)
     return Mlp(
         d_mlp=cfg.d_mlp,
         activation=cfg.act_fn,
@@ -139,21 +139,59 @@ def has_experts(cfg: Config, index: int) -> bool:
 
 def mixture_of(cfg: Config) -> Mixture:
     """Returns what a mixture of experts computes."""
-    assert cfg.num_experts is not None and cfg.experts_per_token is not None and cfg.act_fn is not None
+    assert cfg.num_experts is not None and cfg.act_fn is not None
     width = cfg.d_mlp if cfg.d_expert is None else cfg.d_expert
     assert width is not None
     return Mixture(
         n_experts=cfg.num_experts,
-        n_chosen=cfg.experts_per_token,
         d_expert=width,
         activation=cfg.act_fn,
-        renormalizes=cfg.norm_topk_prob,
-        has_router_bias=cfg.router_bias,
+        router=router_of(cfg),
         has_biases=cfg.expert_bias,
+        biases_are_ours=_reads_a_bias(cfg) and not cfg.expert_bias,
         clamp=None if cfg.expert_clamp is None else float(cfg.expert_clamp),
         d_shared=cfg.d_shared_expert,
         gates_shared=cfg.gates_shared_expert,
     )
+
+
+def router_of(cfg: Config) -> Router:
+    """Returns how the mixtures of a model send tokens to experts.
+
+    Raises:
+        InvalidConfigError: The config names no scores that are known, or groups that cannot be.
+    """
+    assert cfg.num_experts is not None and cfg.experts_per_token is not None
+    if cfg.router_scores not in _SCORES:
+        raise InvalidConfigError(f"router_scores is {cfg.router_scores!r}, and not {', '.join(_SCORES)}")
+    groups, chosen = cfg.router_groups, cfg.router_groups_chosen
+    in_group = cfg.num_experts // groups
+    if groups > 1 and (cfg.num_experts % groups or in_group < 2 or chosen * in_group < cfg.experts_per_token):
+        raise InvalidConfigError(
+            f"{cfg.num_experts} experts in {groups} groups, of which {chosen} are chosen: a group has at least two, "
+            f"and those chosen have at least {cfg.experts_per_token}, the experts of a token"
+        )
+    return Router(
+        n_chosen=cfg.experts_per_token,
+        renormalizes=cfg.norm_topk_prob,
+        scores=_SCORES[cfg.router_scores],
+        has_bias=cfg.router_bias or _reads_a_bias(cfg),
+        bias_is_ours=_reads_a_bias(cfg) and not cfg.router_bias,
+        has_correction=cfg.router_correction,
+        n_groups=groups,
+        n_groups_chosen=chosen,
+        multiplier=float(cfg.router_multiplier),
+        epsilon=float(cfg.router_epsilon),
+        floor=float(cfg.router_floor),
+        jitter=float(cfg.router_jitter),
+        is_precise=cfg.router_is_precise,
+    )
+
+
+def _reads_a_bias(cfg: Config) -> bool:
+    """Says whether the norm before MLPs has a bias: each matrix that reads it then needs one to fold it into."""
+    reads = norm_before_branch(cfg, "ln2")
+    return reads is not None and reads.kind == "LN" and reads.has_bias
 
 
 def embedding_of(cfg: Config) -> Embedding:

@@ -119,8 +119,7 @@ class Layer:
 
     def ours(self) -> frozenset[str]:
         """Returns the parameters that no checkpoint has, by name inside the block: zero until processing needs them."""
-        is_ours = isinstance(self.computes, Mlp) and self.computes.gate_bias_is_ours
-        return frozenset(["mlp.b_gate"]) if is_ours else frozenset()
+        return frozenset() if self.computes is None else self.computes.ours()
 
     def readers(self) -> dict[Norm, tuple[Reader, ...]]:
         """Returns the norms whose outputs only matrices read, each with those matrices."""

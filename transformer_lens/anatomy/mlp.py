@@ -38,6 +38,10 @@ class Mlp:
             out["mlp.b_gate"] = "d_mlp"
         return out if self.inner_norm is None else out | self.inner_norm.parameters()
 
+    def ours(self) -> frozenset[str]:
+        """Returns the parameters that no checkpoint has, by name inside the block: zero until processing needs them."""
+        return frozenset(["mlp.b_gate"]) if self.gate_bias_is_ours else frozenset()
+
     def readers(self) -> tuple[Reader, ...]:
         """Returns the matrices that read the MLP's input, with the biases behind them."""
         hidden = Reader("mlp.W_in", "mlp.b_in")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from transformer_lens.config.counting import count_weights
 from transformer_lens.config.rope_scaling import InvalidConfigError, check_rope_scaling, upstream_rope_scaling
 from transformer_lens.utilities.activation_functions import SOFTCAP_DISABLED, SUPPORTED_ACTIVATIONS
 from transformer_lens.utilities.devices import device_from, get_device
@@ -65,6 +66,13 @@ class HookedTransformerConfig:
         expert_layers: Whether a layer's MLP is a mixture, for each layer; None means all, where there are experts.
         d_expert: Hidden width of an expert; None means `d_mlp`.
         router_bias: The router has a bias.
+        router_scores: "softmax", "sigmoid" or "sparsemixer".
+        router_correction: The router has a bias that is used for choosing experts only.
+        router_groups, router_groups_chosen: Groups of experts, and how many of them a token's experts are of.
+        router_multiplier: Of the chosen experts' weights.
+        router_epsilon, router_floor: Added to the sum that those are divided by; the least they are divided by.
+        router_jitter: Half of the relative distance of logits at which sparsemixer's experts do not share.
+        router_is_precise: Scores are computed of float32 numbers, and weights are not rounded to `dtype`.
         expert_bias: Experts have biases.
         expert_clamp: Bound of both factors of an expert's product (gpt-oss); None means a plain product.
         d_shared_expert: Hidden width of an expert that sees every token; None means there is none.
@@ -253,6 +261,15 @@ class HookedTransformerConfig:
     expert_layers: list[bool] | None = None
     d_expert: int | None = None
     router_bias: bool = False
+    router_scores: str = "softmax"
+    router_correction: bool = False
+    router_groups: int = 1
+    router_groups_chosen: int = 1
+    router_multiplier: Number = 1.0
+    router_epsilon: Number = 0.0
+    router_floor: Number = 0.0
+    router_jitter: Number = 0.0
+    router_is_precise: bool = False
     expert_bias: bool = False
     expert_clamp: Number | None = None
     d_shared_expert: int | None = None
@@ -280,7 +297,7 @@ class HookedTransformerConfig:
         if self.rope_scaling is None:
             self.rope_scaling = upstream_rope_scaling(self.__dict__)
         check_rope_scaling(self.rope_scaling)
-        self.n_params = self._count_weights()
+        self.n_params = count_weights(self)
         self.dtype = dtype_from(self.dtype)
         if self.device is None:
             self.device = get_device()
@@ -323,20 +340,6 @@ class HookedTransformerConfig:
             raise InvalidConfigError("experts_per_token must be given when num_experts is")
         if self.experts_per_token is not None and self.num_experts is None:
             raise InvalidConfigError("num_experts must be given when experts_per_token is")
-
-    def _count_weights(self) -> int:
-        n_kv_heads = self.n_heads if self.n_key_value_heads is None else self.n_key_value_heads
-        per_layer = 2 * self.d_model * self.d_head * (self.n_heads + n_kv_heads)
-        if not self.attn_only and self.d_mlp is not None:
-            dense = (2 + self.gated_mlp) * self.d_model * self.d_mlp
-            if self.num_experts is None:
-                return self.n_layers * (per_layer + dense)
-            sparse = self.n_layers if self.expert_layers is None else sum(self.expert_layers)
-            expert = (3 * (self.d_expert or self.d_mlp) + 1) * self.d_model
-            shared = (3 * (self.d_shared_expert or 0) + self.gates_shared_expert) * self.d_model
-            mixtures = sparse * (self.num_experts * expert + shared)
-            return self.n_layers * per_layer + mixtures + (self.n_layers - sparse) * dense
-        return self.n_layers * per_layer
 
     @classmethod
     def unwrap(cls: type[Config], config: dict[str, Any] | Config) -> Config:

@@ -137,7 +137,8 @@ def _open_files(request: Request, source: Source) -> tuple[Checkpoint, Architect
         refuse(method, source.label, request.dequantize)
         # What transformers does not find it makes up, and what it does not know it leaves out.
         stored = open_checkpoint(source, config, lambda key: False, request.io).weights
-        refuse_more_layers(stored, architecture, _n_layers(architecture, config, source.label), source.label)
+        n_layers = _n_layers(architecture, config, source.label)
+        refuse_more_layers(stored, architecture, n_layers, source.label, config)
         refuse_wrong_scales(method, stored, config, source.label)
         return _open_live(load_dequantized(source, method), source.label, request)
     checkpoint = open_checkpoint(source, config, _left_out(architecture, config, source.label, request), request.io)

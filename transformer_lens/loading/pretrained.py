@@ -284,7 +284,7 @@ def _config(
 ) -> HookedTransformerConfig:
     """Returns the config of the unprocessed model, at the checkpoint's own context length."""
     fields = read_config(architecture, checkpoint.config, checkpoint.label)
-    refuse_more_layers(checkpoint.weights, architecture, fields["n_layers"], checkpoint.label)
+    refuse_more_layers(checkpoint.weights, architecture, fields["n_layers"], checkpoint.label, checkpoint.config)
     if request.first_n_layers is not None:
         if request.first_n_layers > fields["n_layers"]:
             raise ValueError(

@@ -43,7 +43,7 @@ def weights_of(state_dict: Mapping[str, Tensor], cfg: HookedTransformerConfig) -
     if wrong:
         more = [f"  … and {len(wrong) - 8} more"] if len(wrong) > 8 else []
         raise LayoutMismatchError("Shapes of state dict and model differ:\n" + "\n".join([*wrong[:8], *more]))
-    refuse_more_layers(state_dict, own_names(cfg), cfg.n_layers, "the state dict")
+    refuse_more_layers(state_dict, own_names(cfg), cfg.n_layers, "the state dict", {})
     weights = Weights(
         {
             name: replace(LazyTensor.of(state_dict[name].detach(), name, "the state dict"), layout=layout)

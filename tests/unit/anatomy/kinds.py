@@ -71,6 +71,12 @@ KINDS = {
     "experts": MIXTURE,
     "experts, not renormalised": {**MIXTURE, "norm_topk_prob": True},
     "experts, clamped and biased": {**MIXTURE, "router_bias": True, "expert_bias": True, "expert_clamp": 1.0},
+    "experts, sigmoid, corrected, in groups": {
+        **MIXTURE, "router_scores": "sigmoid", "router_correction": True, "router_groups": 2, "router_multiplier": 2.5,
+        "norm_topk_prob": True, "router_epsilon": 0.1, "router_is_precise": True,
+    },
+    "experts, corrected, floor": {**MIXTURE, "router_correction": True, "norm_topk_prob": True, "router_floor": 0.7},
+    "experts, sparsemixer": {**MIXTURE, "router_scores": "sparsemixer", "router_jitter": 0.4},
     "experts, one shared": {**MIXTURE, "d_shared_expert": 11},
     "experts, one shared and gated": {**MIXTURE, "d_shared_expert": 11, "gates_shared_expert": True},
     "experts, dense between": {**MIXTURE, "expert_layers": [True, False, True]},

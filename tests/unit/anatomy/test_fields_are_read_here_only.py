@@ -20,7 +20,8 @@ FIELDS = frozenset(
     positional_embedding_type rotary_layers rotary_base rotary_base_local rotary_dim rotary_adjacent_pairs rope_scaling
     rotary_scaling_factor use_dynamic_ntk_rope yarn_global_attn_only
     num_experts experts_per_token expert_layers d_expert d_shared_expert gates_shared_expert router_bias expert_bias
-    expert_clamp norm_topk_prob
+    expert_clamp norm_topk_prob router_scores router_correction router_groups router_groups_chosen router_multiplier
+    router_epsilon router_floor router_jitter router_is_precise
     """.split()
 )
 

@@ -164,7 +164,8 @@ def test_required_values(family):
     for name, value in SUPPORTED[CLASSES[family]].required.items():
         assert read(hf(family, **{name: value})) == read(hf(family))
         with pytest.raises(UnhandledConfigError, match=f"{name} = .*only {value!r} is implemented"):
-            read(hf(family, **{name: not value if isinstance(value, bool) else value + 1}))
+            other = f"not {value}" if isinstance(value, str) else not value if isinstance(value, bool) else value + 1
+            read(hf(family, **{name: other}))
 
 
 # --- nothing that is read is forgotten

@@ -31,6 +31,8 @@ def test_rotary_numbers_are_those_of_transformers(name):
         # Scaled are the layers without a window.
         theirs.rope_parameters = rope["full_attention"]
     frequencies, attention_factor = ROPE_INIT_FUNCTIONS[scaling["rope_type"]](theirs, torch.device("cpu"), seq_len=9)
+    # Phi 3.5's mixtures say the factor themselves.
+    attention_factor = rope.get("short_mscale", attention_factor)
     assert fields["rotary_dim"] == 2 * len(frequencies)
     assert scaling.get("attention_factor", 1.0) == pytest.approx(attention_factor, rel=1e-12)
 

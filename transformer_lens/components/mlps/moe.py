@@ -11,6 +11,7 @@ from transformer_lens import anatomy
 from transformer_lens.components.linear import affine
 from transformer_lens.components.matrix_owner import MatrixOwner
 from transformer_lens.components.mlps.can_be_used_as_mlp import CanBeUsedAsMLP
+from transformer_lens.components.mlps.routing import in_best_groups, sparsemixer, weigh
 from transformer_lens.components.parameter import new_parameter
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.factories.activation_function_factory import ActivationFunctionFactory
@@ -55,10 +56,10 @@ class MoEGatedMLP(nn.Module):
         self.cfg = HookedTransformerConfig.unwrap(cfg)
         self.anatomy = anatomy.mixture_of(self.cfg)
         self.d_mlp = self.anatomy.d_expert if width is None else width
-        d_model, has_bias = self.cfg.d_model, self.anatomy.has_biases
-        self.W_gate = Projection(self.cfg, d_model, self.d_mlp, has_bias)
-        self.W_in = Projection(self.cfg, d_model, self.d_mlp, has_bias)
-        self.W_out = Projection(self.cfg, self.d_mlp, d_model, has_bias)
+        d_model, has_bias = self.cfg.d_model, self.anatomy.has_bias
+        self.W_gate = Projection(self.cfg, d_model, self.d_mlp, has_bias("W_gate"))
+        self.W_in = Projection(self.cfg, d_model, self.d_mlp, has_bias("W_in"))
+        self.W_out = Projection(self.cfg, self.d_mlp, d_model, has_bias("W_out"))
         self.act_fn = ActivationFunctionFactory.pick_activation_function(self.cfg)
         self.set_hook_points(self.cfg.use_expert_hooks)
 
@@ -86,17 +87,21 @@ class MoEGatedMLP(nn.Module):
 
 
 class MoE(CanBeUsedAsMLP):
-    """``sum_e p_e expert_e(x)`` over the experts with the largest ``p = softmax(x W_gate^T)`` (Shazeer et al., 2017).
+    """``sum_e p_e expert_e(x)`` over the experts that a router chooses; `anatomy.Router` has its formulas.
 
-    ``hook_expert_weights`` [batch pos expert] is p, before any is left out; ``hook_expert_indices`` [batch pos chosen]
-    says which are taken. Tokens are grouped by expert: an expert that gets none is not run.
+    ``hook_expert_weights`` [batch pos expert] is p as it comes from the logits, before any is left out, divided or
+    multiplied; ``hook_expert_indices`` [batch pos chosen] says which are taken. Tokens are grouped by expert: an expert
+    that gets none is not run.
     """
 
     def __init__(self, config: dict | HookedTransformerConfig) -> None:
         super().__init__(config)
         self.mixture = anatomy.mixture_of(self.cfg)
         self.d_mlp = self.mixture.d_expert
-        self.W_gate = Projection(self.cfg, self.cfg.d_model, self.mixture.n_experts, self.mixture.has_router_bias)
+        self.W_gate = Projection(self.cfg, self.cfg.d_model, self.mixture.n_experts, self.mixture.router.has_bias)
+        if self.mixture.router.has_correction:
+            precise = torch.promote_types(self.cfg.dtype, torch.float32)
+            self.e_score_correction_bias = new_parameter(self.mixture.n_experts, dtype=precise, fill=0.0)
         self.experts = nn.ModuleList([MoEGatedMLP(self.cfg) for _ in range(self.mixture.n_experts)])
         if self.mixture.d_shared is not None:
             self.shared_expert = MoEGatedMLP(self.cfg, self.mixture.d_shared)
@@ -119,11 +124,11 @@ class MoE(CanBeUsedAsMLP):
         # Grouped by expert: places that are next to each other in this order go to one expert.
         order = flat_chosen.flatten().argsort(stable=True)
         counts = torch.bincount(flat_chosen.flatten(), minlength=self.mixture.n_experts).tolist()
-        start = 0
+        start, n_chosen = 0, self.mixture.router.n_chosen
         for expert, count in enumerate(counts):
             if count:
                 places = order[start : start + count]
-                rows, columns = places // self.mixture.n_chosen, places % self.mixture.n_chosen
+                rows, columns = places // n_chosen, places % n_chosen
                 share = self.experts[expert](tokens[rows]) * flat_weights[rows, columns, None]
                 out.index_add_(0, rows, share.to(out.dtype))
                 start += count
@@ -136,11 +141,27 @@ class MoE(CanBeUsedAsMLP):
         self, x: Float[Tensor, "batch pos d_model"]
     ) -> tuple[Float[Tensor, "batch pos chosen"], Int[Tensor, "batch pos chosen"]]:
         """Returns the weights and the numbers of the experts that each token is sent to."""
-        scores = self.W_gate(x)
-        precise = scores if scores.dtype == torch.float64 else scores.float()
-        weights = self.hook_expert_weights(precise.softmax(-1))
-        chosen = self.hook_expert_indices(weights.topk(self.mixture.n_chosen, dim=-1).indices)
-        taken = weights.gather(-1, chosen)
-        if self.mixture.renormalizes:
-            taken = taken / taken.sum(-1, keepdim=True)
-        return taken.to(x.dtype), chosen
+        router = self.mixture.router
+        logits = self._logits(x)
+        if router.scores == "sparsemixer":
+            scores, first = sparsemixer(logits, router)
+            weights, chosen = self.hook_expert_weights(scores), self.hook_expert_indices(first)
+        else:
+            scores = logits.softmax(-1) if router.scores == "softmax" else logits.sigmoid()
+            weights = self.hook_expert_weights(scores)
+            ranks = weights + self.e_score_correction_bias if router.has_correction else weights
+            ranks = ranks if router.n_groups == 1 else in_best_groups(ranks, router)
+            chosen = self.hook_expert_indices(ranks.topk(router.n_chosen, dim=-1).indices)
+        taken = weigh(weights.gather(-1, chosen), router)
+        return taken if router.is_precise else taken.to(x.dtype), chosen
+
+    def _logits(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos expert"]:
+        """Returns the router's logits, in float32 at least."""
+        gate = self.W_gate
+        if self.mixture.router.is_precise and gate.packing.get("weight") is None:
+            precise = torch.promote_types(x.dtype, torch.float32)
+            return F.linear(
+                x.to(precise), gate.weight.to(precise), None if gate.bias is None else gate.bias.to(precise)
+            )
+        logits = gate(x)
+        return logits if logits.dtype == torch.float64 else logits.float()

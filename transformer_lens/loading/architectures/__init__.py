@@ -9,16 +9,27 @@ from typing import Any
 from transformer_lens.loading.architectures.bloom import BLOOM
 from transformer_lens.loading.architectures.cohere import COHERE
 from transformer_lens.loading.architectures.cohere2 import COHERE2
+from transformer_lens.loading.architectures.dots1 import DOTS1
+from transformer_lens.loading.architectures.ernie4_5_moe import ERNIE4_5_MOE
+from transformer_lens.loading.architectures.flex_olmo import FLEX_OLMO
 from transformer_lens.loading.architectures.gemma import GEMMA
 from transformer_lens.loading.architectures.gemma2 import GEMMA2
 from transformer_lens.loading.architectures.gemma3 import GEMMA3, GEMMA3_MULTIMODAL
+from transformer_lens.loading.architectures.glm4_moe import GLM4_MOE
 from transformer_lens.loading.architectures.gpt2 import GPT2
 from transformer_lens.loading.architectures.gpt_neo import GPT_NEO
 from transformer_lens.loading.architectures.gpt_neox import GPT_NEOX
 from transformer_lens.loading.architectures.gpt_oss import GPT_OSS
 from transformer_lens.loading.architectures.gptj import GPTJ
 from transformer_lens.loading.architectures.granite import GRANITE
+from transformer_lens.loading.architectures.granite_swa import GRANITE_SWA
+from transformer_lens.loading.architectures.granitemoe import GRANITE_MOE
+from transformer_lens.loading.architectures.granitemoeshared import GRANITE_MOE_SHARED
+from transformer_lens.loading.architectures.hunyuan_v1_moe import HUNYUAN_V1_MOE
+from transformer_lens.loading.architectures.hy_v3 import HY_V3
 from transformer_lens.loading.architectures.llama import LLAMA
+from transformer_lens.loading.architectures.mellum import MELLUM
+from transformer_lens.loading.architectures.minimax_m2 import MINIMAX_M2
 from transformer_lens.loading.architectures.mistral import MISTRAL
 from transformer_lens.loading.architectures.mixtral import MIXTRAL
 from transformer_lens.loading.architectures.nanogpt import NANOGPT
@@ -30,11 +41,13 @@ from transformer_lens.loading.architectures.opt import OPT
 from transformer_lens.loading.architectures.own_names import own_names
 from transformer_lens.loading.architectures.phi import PHI
 from transformer_lens.loading.architectures.phi3 import PHI3
+from transformer_lens.loading.architectures.phimoe import PHIMOE
 from transformer_lens.loading.architectures.qwen2 import QWEN2
 from transformer_lens.loading.architectures.qwen2_moe import QWEN2_MOE
 from transformer_lens.loading.architectures.qwen3 import QWEN3
 from transformer_lens.loading.architectures.qwen3_moe import QWEN3_MOE
 from transformer_lens.loading.architectures.smollm3 import SMOLLM3
+from transformer_lens.loading.architectures.solar_open import SOLAR_OPEN
 from transformer_lens.loading.architectures.stablelm import STABLELM
 from transformer_lens.loading.architectures.starcoder2 import STARCODER2
 from transformer_lens.loading.conversion.architecture import Architecture
@@ -50,17 +63,28 @@ SUPPORTED: Mapping[str, Architecture] = {
         BLOOM,
         COHERE,
         COHERE2,
+        DOTS1,
+        ERNIE4_5_MOE,
+        FLEX_OLMO,
         GEMMA,
         GEMMA2,
         GEMMA3,
         GEMMA3_MULTIMODAL,
+        GLM4_MOE,
         GPT2,
         GPTJ,
         GPT_NEO,
         GPT_NEOX,
         GPT_OSS,
         GRANITE,
+        GRANITE_MOE,
+        GRANITE_MOE_SHARED,
+        GRANITE_SWA,
+        HUNYUAN_V1_MOE,
+        HY_V3,
         LLAMA,
+        MELLUM,
+        MINIMAX_M2,
         MISTRAL,
         MIXTRAL,
         OLMO,
@@ -70,14 +94,19 @@ SUPPORTED: Mapping[str, Architecture] = {
         OPT,
         PHI,
         PHI3,
+        PHIMOE,
         QWEN2,
         QWEN2_MOE,
         QWEN3,
         QWEN3_MOE,
         SMOLLM3,
+        SOLAR_OPEN,
         STABLELM,
         STARCODER2,
     )  # fmt: skip
+}
+_BY_NAME = {
+    name: architecture for architecture in SUPPORTED.values() for name in (architecture.name, *architecture.aliases)
 }
 _BY_MODEL_TYPE = {architecture.model_type: architecture for architecture in SUPPORTED.values()}
 
@@ -99,12 +128,12 @@ def find(config: Mapping[str, Any], label: str) -> Architecture:
         )
     family = _BY_MODEL_TYPE.get(model_type) if isinstance(model_type, str) else None
     for name in names:
-        if name in SUPPORTED:
-            if family not in (None, SUPPORTED[name]):
+        if name in _BY_NAME:
+            if family not in (None, _BY_NAME[name]):
                 raise CorruptCheckpointError(
                     f"config.json of {label} names {name} and model_type {model_type!r}, which is another architecture."
                 )
-            return SUPPORTED[name]
+            return _BY_NAME[name]
     # The class without a head (GPT2Model) has the same tensors; a class with another head has not.
     if family is not None and all(name == family.headless for name in names):
         return family

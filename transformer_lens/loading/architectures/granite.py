@@ -17,16 +17,23 @@ _DEFAULTS = {
 }
 
 
+def read_multipliers(config: ConfigView) -> dict[str, Any]:
+    """Returns the multipliers of the embedding, of scores, of what branches write and of the logits."""
+    return {
+        "embedding_multiplier": config.number("embedding_multiplier", 1.0),
+        "attn_scale": 1.0 / config.number("attention_multiplier", 1.0, above=0),
+        "residual_multiplier": config.number("residual_multiplier", 1.0),
+        "logit_multiplier": 1.0 / config.number("logits_scaling", 1.0, above=0),
+    }
+
+
 def _read(config: ConfigView) -> dict[str, Any]:
     fields = llama_like.ungroup_if_equal(llama_like.read_sizes(config, _DEFAULTS))
     config.flag("attention_bias", False)
     return {
         **fields,
         "gated_mlp_bias": config.flag("mlp_bias", False),
-        "embedding_multiplier": config.number("embedding_multiplier", 1.0),
-        "attn_scale": 1.0 / config.number("attention_multiplier", 1.0, above=0),
-        "residual_multiplier": config.number("residual_multiplier", 1.0),
-        "logit_multiplier": 1.0 / config.number("logits_scaling", 1.0, above=0),
+        **read_multipliers(config),
         **config.rotary(fields["d_head"], fields["n_ctx"]),
     }
 

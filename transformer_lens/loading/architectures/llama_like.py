@@ -72,7 +72,10 @@ def read_sizes(config: ConfigView, defaults: dict[str, int], eps: float = 1e-6) 
 
 
 def read_shape(config: ConfigView, defaults: dict[str, int]) -> dict[str, Any]:
-    """Returns the sizes and traits that all of them have; activation and eps go by other names in some."""
+    """Returns the sizes and traits that all of them have; activation and eps go by other names in some.
+
+    Defaults without a width of the MLP are those of a class that has no dense layer.
+    """
     d_model = config.size("hidden_size", defaults["hidden_size"])
     n_heads = config.size("num_attention_heads", defaults["num_attention_heads"])
     # transformers takes null as one key head a query head, and absent as the class's default.
@@ -83,7 +86,9 @@ def read_shape(config: ConfigView, defaults: dict[str, int]) -> dict[str, Any]:
         "n_heads": n_heads,
         "d_head": config.size("head_dim", defaults.get("head_dim", max(d_model // n_heads, 1))),
         "n_key_value_heads": n_kv,
-        "d_mlp": config.size("intermediate_size", defaults["intermediate_size"]),
+        "d_mlp": config.size("intermediate_size", defaults["intermediate_size"])
+        if "intermediate_size" in defaults
+        else None,
         "n_layers": config.size("num_hidden_layers", defaults["num_hidden_layers"], "layers"),
         "n_ctx": config.size("max_position_embeddings", defaults["max_position_embeddings"], "tokens"),
         "d_vocab": config.size("vocab_size", defaults["vocab_size"]),

@@ -135,6 +135,11 @@ def tensors_of_live(module: nn.Module, promise_of: PromiseOf, label: str, prefix
             if parameter is not None:
                 promise = promise_of(prefix + name, parameter, module)
                 yield Seen(prefix + name, promise, "", promise.dtype)
+        for name, buffer in module._buffers.items():
+            # What is kept with the weights is one of them: a router's correction.
+            if buffer is not None and buffer.is_floating_point() and name not in module._non_persistent_buffers_set:
+                promise = promise_of(prefix + name, buffer, module)
+                yield Seen(prefix + name, promise, "", promise.dtype)
         for name, child in module._modules.items():
             if child is not None:
                 yield from tensors_of_live(child, promise_of, label, f"{prefix}{name}.")

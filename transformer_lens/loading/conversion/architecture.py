@@ -37,6 +37,9 @@ class Architecture:
         beside_text: Fields beside that one that change nothing of the decoder, each with the reason.
         unpacks: Methods of quantization whose packed tensors the table itself turns into numbers.
         written_in: Name of the module its table stands in; None where it is `model_type`.
+        ahead: Fields that count layers behind the last, which predict tokens further ahead; a file that holds them has
+            them dropped.
+        aliases: Other names that files give the class.
         dropped_parts: What the keys of other parts start with, each with the reason.
     """
 
@@ -60,6 +63,8 @@ class Architecture:
     dropped_parts: Mapping[str, str] = field(default_factory=dict)
     unpacks: frozenset[str] = frozenset()
     written_in: str | None = None
+    ahead: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
     @property
     def prefixes(self) -> tuple[str, ...]:
@@ -90,6 +95,16 @@ class Architecture:
             return found is not None and (len(found.group(1)) > _MOST_DIGITS or int(found.group(1)) >= n_layers)
 
         return is_beyond
+
+    def is_ahead(self, config: Mapping[str, Any]) -> Callable[[str], bool]:
+        """Returns a predicate that is true for keys of layers that predict tokens further ahead."""
+        fields = self.text_fields(config)
+        n_layers = fields.get("num_hidden_layers")
+        if not self.ahead or not isinstance(n_layers, int):
+            return lambda key: False
+        counts = [count for name in self.ahead if isinstance(count := fields.get(name), int)]
+        behind, beyond = self.beyond(n_layers), self.beyond(n_layers + max([1, *counts]))
+        return lambda key: behind(key) and not beyond(key)
 
     def left_out(self, first: int | None, n_layers: int) -> Callable[[str], bool]:
         """Returns a predicate that is true for keys of layers that are not asked for.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,7 +72,9 @@ def refuse_all_but_floats(weights: Mapping[str, LazyTensor], label: str) -> None
         )
 
 
-def refuse_more_layers(keys: Iterable[str], architecture: Architecture, n_layers: int, label: str) -> None:
+def refuse_more_layers(
+    keys: Iterable[str], architecture: Architecture, n_layers: int, label: str, config: Mapping[str, Any]
+) -> None:
     """Raises for tensors of more layers than there are by the config.
 
     Args:
@@ -80,12 +82,14 @@ def refuse_more_layers(keys: Iterable[str], architecture: Architecture, n_layers
         architecture: Its table.
         n_layers: Layers by the config.
         label: Names the checkpoint in messages.
+        config: The parsed config.json, which tells layers that predict tokens further ahead from others.
 
     Raises:
         UnexpectedTensorError: There are such; all are named at once.
     """
     beyond = architecture.beyond(n_layers)
-    more = [key for key in keys if beyond(key)]
+    is_ahead = architecture.is_ahead(config)
+    more = [key for key in keys if beyond(key) and not is_ahead(key)]
     if more:
         raise UnexpectedTensorError(
             f"{label} holds more layers than the {n_layers} of its {architecture.said_by}:\n"
@@ -94,7 +98,14 @@ def refuse_more_layers(keys: Iterable[str], architecture: Architecture, n_layers
         )
 
 
-def _unread(file: Weights, reader: Reader, architecture: Architecture, n_layers: int, label: str) -> dict[str, str]:
+def _unread(
+    file: Weights,
+    reader: Reader,
+    architecture: Architecture,
+    n_layers: int,
+    label: str,
+    is_ahead: Callable[[str], bool],
+) -> dict[str, str]:
     """Returns the keys that no parameter reads, each with the reason.
 
     Raises:
@@ -111,6 +122,8 @@ def _unread(file: Weights, reader: Reader, architecture: Architecture, n_layers:
             continue
         if key in templates:
             dropped[key] = templates[key]
+        elif is_ahead(key):
+            dropped[key] = "of a layer that predicts tokens further ahead"
         elif (part := next((part for part in architecture.dropped_parts if key.startswith(part)), None)) is not None:
             dropped[key] = architecture.dropped_parts[part]
         else:
@@ -148,7 +161,7 @@ def convert(
             `cfg`.
         QuantizedTensorError: Tensors are no floats, and packed in no way that is known.
     """
-    refuse_more_layers(file, architecture, cfg.n_layers, label)
+    refuse_more_layers(file, architecture, cfg.n_layers, label, config)
     reader = Reader(file, architecture, cfg, config, label)
     out: dict[str, LazyTensor] = {}
     for name, axes in schema(cfg).items():
@@ -164,7 +177,7 @@ def convert(
     if reader.mismatched:
         raise LayoutMismatchError(_alike(reader.mismatched))
     refuse_all_but_floats({key: file[key] for key in reader.used if key not in reader.packed_parts}, label)
-    dropped = _unread(file, reader, architecture, cfg.n_layers, label)
+    dropped = _unread(file, reader, architecture, cfg.n_layers, label, architecture.is_ahead(config))
     return Converted(
         Weights(out), tuple(reader.used), dropped, tuple(reader.zero_filled), tuple(reader.tied), reader.unpacked
     )

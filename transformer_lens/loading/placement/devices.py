@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from transformer_lens import anatomy
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.config.rope_scaling import InvalidConfigError
 from transformer_lens.loading.processing.cast import cast
@@ -35,11 +36,13 @@ def require_devices(n_devices: int) -> None:
 
 
 def place(weights: Weights, cfg: HookedTransformerConfig) -> Weights:
-    """Promises every tensor in the config's dtype on its device."""
-    by_device: dict[torch.device, list[str]] = {}
+    """Promises every tensor in the config's dtype on its device; a router's correction in float32 at least."""
+    alike: dict[tuple[torch.device, torch.dtype], list[str]] = {}
+    precise = torch.promote_types(cfg.dtype, torch.float32)
     for name in weights:
-        by_device.setdefault(device_of(name, cfg), []).append(name)
+        dtype = precise if name.endswith(anatomy.CORRECTION) else cfg.dtype
+        alike.setdefault((device_of(name, cfg), dtype), []).append(name)
     out = weights
-    for device, names in by_device.items():
-        out = out.updated(cast(Weights({name: weights[name] for name in names}), cfg.dtype, device))
+    for (device, dtype), names in alike.items():
+        out = out.updated(cast(Weights({name: weights[name] for name in names}), dtype, device))
     return out
