@@ -94,9 +94,9 @@ KINDS: tuple[Kind, ...] = (
         "transformers loads it (AutoModelForMaskedLM, AutoModel); transformer-lens 3.9 hooks BERT with its "
         "HookedEncoder.",
         "bert bert-generation BertGenerationDecoder albert big_bird camembert convbert data2vec-text deberta "
-        "deberta-v2 distilbert electra ernie esm eurobert flaubert fnet funnel ibert longformer luke megatron-bert mobilebert "
-        "modernbert mpnet nomic_bert nystromformer rembert roberta roberta-prelayernorm roc_bert roformer squeezebert "
-        "xlm xlm-roberta xlm-roberta-xl xmod yoso",
+        "deberta-v2 distilbert electra ernie esm eurobert flaubert fnet funnel ibert longformer luke megatron-bert "
+        "mobilebert modernbert mpnet nomic_bert nystromformer rembert roberta roberta-prelayernorm roc_bert roformer "
+        "squeezebert xlm xlm-roberta xlm-roberta-xl xmod yoso",
         heads=("ForMaskedLM",),
     ),
     Kind(
