@@ -11,6 +11,7 @@ from transformer_lens.cli import cache
 from transformer_lens.cli.doctor import doctor
 from transformer_lens.cli.inspect import inspect
 from transformer_lens.cli.load import load
+from transformer_lens.cli.models import models
 from transformer_lens.cli.plan import plan
 from transformer_lens.cli.verify import verify
 
@@ -39,7 +40,7 @@ def _root(
 ) -> None: ...
 
 
-for command in (plan, load, inspect, verify, doctor):
+for command in (plan, load, inspect, verify, models, doctor):
     app.command()(command)
 app.add_typer(cache.app, name="cache")
 

@@ -49,6 +49,7 @@ from transformer_lens.loading.sources.names import (
     get_official_model_name,
     make_model_alias_map,
 )
+from transformer_lens.loading.supported import SupportedArchitecture, supported_architectures
 
 if TYPE_CHECKING:
     from transformer_lens.verification.verify import verify
@@ -86,6 +87,7 @@ __all__ = [
     "QuantizedTensorError",
     "Request",
     "StateDict",
+    "SupportedArchitecture",
     "UnexpectedTensorError",
     "UnhandledConfigError",
     "UnknownModelError",
@@ -108,5 +110,6 @@ __all__ = [
     "refuse_unknown_arguments",
     "requested_dtype",
     "requested_quantization",
+    "supported_architectures",
     "verify",
 ]

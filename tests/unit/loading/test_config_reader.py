@@ -301,15 +301,15 @@ def test_headless_classes(family):
 @pytest.mark.parametrize("head", ["CustomModel", "DoubleHeadsModel", "ForSequenceClassification"])
 def test_another_head_is_another_architecture(family, head):
     stem = SUPPORTED[CLASSES[family]].headless.removesuffix("Model")
-    with pytest.raises(UnsupportedArchitectureError, match="the nearest name is") as caught:
+    with pytest.raises(UnsupportedArchitectureError, match="has one for that model_type|a classifier, which") as caught:
         find({"architectures": [stem + head], "model_type": family}, "it")
     assert isinstance(caught.value, NotImplementedError)
 
 
-@pytest.mark.parametrize("config", [{"architectures": ["MambaForCausalLM"]}, {"model_type": "mamba"}])
-def test_architectures_without_a_table(config):
-    with pytest.raises(UnsupportedArchitectureError, match="the nearest name is"):
-        find(config, "it")
+def test_what_has_no_table_and_is_of_no_kind_that_is_refused():
+    with pytest.raises(UnsupportedArchitectureError, match="(?s)no table here.*CONTRIBUTING") as caught:
+        find({"architectures": ["FooForCausalLM"], "model_type": "foo"}, "it")
+    assert not any(name in str(caught.value) for name in SUPPORTED)
 
 
 @pytest.mark.parametrize(
@@ -334,8 +334,17 @@ def test_configs_that_name_two_things():
             find({"architectures": [name], "model_type": model_type}, "it")
 
 
-def test_the_nearest_name():
+@pytest.mark.parametrize("slip", [lambda name: name[:-1] + "x", lambda name: name[0] + name, lambda name: name[1:]])
+def test_a_slip_of_the_pen(slip):
     for name in SUPPORTED:
-        near = name[:-1] + "x"
-        with pytest.raises(UnsupportedArchitectureError, match=f"the nearest name is {name}"):
-            find({"architectures": [near]}, "it")
+        with pytest.raises(UnsupportedArchitectureError, match=f"{name} has one: is {slip(name)} a slip of the pen"):
+            find({"architectures": [slip(name)]}, "it")
+
+
+def test_another_number_and_another_family_are_no_slips():
+    for name in ("Llama7ForCausalLM", "PhooForCausalLM", "GPT7LMHeadModel"):
+        with pytest.raises(UnsupportedArchitectureError) as caught:
+            find({"architectures": [name]}, "it")
+        assert "slip" not in str(caught.value)
+    with pytest.raises(UnsupportedArchitectureError, match="llama has one: is lalma a slip"):
+        find({"model_type": "lalma"}, "it")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from transformer_lens.loading.architectures.bloom import BLOOM
@@ -46,6 +47,7 @@ from transformer_lens.loading.architectures.qwen2 import QWEN2
 from transformer_lens.loading.architectures.qwen2_moe import QWEN2_MOE
 from transformer_lens.loading.architectures.qwen3 import QWEN3
 from transformer_lens.loading.architectures.qwen3_moe import QWEN3_MOE
+from transformer_lens.loading.architectures.refusals import kind_of
 from transformer_lens.loading.architectures.smollm3 import SMOLLM3
 from transformer_lens.loading.architectures.solar_open import SOLAR_OPEN
 from transformer_lens.loading.architectures.stablelm import STABLELM
@@ -115,7 +117,7 @@ def find(config: Mapping[str, Any], label: str) -> Architecture:
     """Returns the architecture that a config names: by its class, else by its ``model_type``.
 
     Raises:
-        UnsupportedArchitectureError: There is no table for it.
+        UnsupportedArchitectureError: There is no table for it; the message says what kind it is, where that is known.
         CorruptCheckpointError: The config names none, or two that contradict each other.
     """
     names = config.get("architectures") or []
@@ -137,16 +139,60 @@ def find(config: Mapping[str, Any], label: str) -> Architecture:
     # The class without a head (GPT2Model) has the same tensors; a class with another head has not.
     if family is not None and all(name == family.headless for name in names):
         return family
-    asked = names[0] if names else f"model_type {model_type!r}"
-    near = difflib.get_close_matches(str(asked), list(SUPPORTED), n=1, cutoff=0.0)
-    code = code_named(config)
-    raise UnsupportedArchitectureError(
-        f"{label} is {asked} (model_type {model_type!r}), which has no table here.\n"
-        + (
-            f"  it brings code of its own, {code} (auto_map), which is never run: weights need a table.\n"
-            if code
-            else ""
+    raise UnsupportedArchitectureError(_refusal(config, label, names[0] if names else None, model_type, family))
+
+
+def _refusal(
+    config: Mapping[str, Any], label: str, name: str | None, model_type: object, family: Architecture | None
+) -> str:
+    """Returns why a config has no table here, and what to do.
+
+    Args:
+        config: As parsed.
+        label: Names the checkpoint.
+        name: The class that it names; None where it names none.
+        model_type: What it says, of whatever type.
+        family: The table of that ``model_type``, if there is one.
+    """
+    asked = f"{label} is " + (f"{name} (model_type {model_type!r})" if name else f"of model_type {model_type!r}")
+    kind = kind_of(config)
+    if kind is not None:
+        return (
+            f"{asked}: {kind.name}, which cannot be a HookedTransformer.\n"
+            f"  why:      {kind.why}\n"
+            f"  instead:  {kind.instead}"
         )
-        + f"  there are: {', '.join(sorted(SUPPORTED))}; the nearest name is {near[0]}\n"
-        "  CONTRIBUTING.md says in a numbered list how to add one."
+    lines = [f"{asked}, which has no table here."]
+    code = code_named(config)
+    if code:
+        lines.append(f"it brings code of its own, {code} (auto_map), which is never run: weights need a table.")
+    near = _meant(name, SUPPORTED) if name else _meant(str(model_type), _BY_MODEL_TYPE)
+    if near is not None:
+        lines.append(f"{near} has one: is {name or model_type} a slip of the pen?")
+    elif family is not None:
+        lines.append(f"{family.name} has one for that model_type; another class of it has other tensors.")
+    lines.append(
+        "`transformer-lens models` lists what has one; CONTRIBUTING.md says in a numbered list how to add one."
     )
+    return "\n  ".join(lines)
+
+
+def _meant(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that differs by one slip: a letter more, less, other, or changed with its neighbour.
+
+    Another number is another model, no slip; capitals and punctuation do not count.
+    """
+    return next((one for one in known if _differ_by_a_slip(_letters(name), _letters(one))), None)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _differ_by_a_slip(one: str, other: str) -> bool:
+    if re.findall(r"\d+", one) != re.findall(r"\d+", other):
+        return False
+    start = len(os.path.commonprefix([one, other]))
+    one, other = one[start:], other[start:]
+    swapped = other[1::-1] + other[2:]
+    return one in (other, other[1:], swapped) or one[1:] in (other, other[1:])

@@ -54,7 +54,7 @@ class Family:
         return any(name.endswith(f".{module}.weight") for module in self.transposes)
 
 
-_FAMILIES = {
+FAMILIES = {
     family.kind: family
     for family in (
         Family("llama", "LlamaForCausalLM", "llama", permutes=True),
@@ -76,12 +76,12 @@ def family_of(fields: Mapping[str, Any], path: Path) -> Family:
         UnsupportedArchitectureError: It is not known here.
     """
     kind = str(fields.get("general.architecture"))
-    if kind not in _FAMILIES:
+    if kind not in FAMILIES:
         raise UnsupportedArchitectureError(
-            f"{path} holds the architecture {kind!r}; these can be read from GGUF: {', '.join(sorted(_FAMILIES))}.\n"
+            f"{path} holds the architecture {kind!r}; these can be read from GGUF: {', '.join(sorted(FAMILIES))}.\n"
             "  Load the checkpoint that it was converted from instead."
         )
-    family = _FAMILIES[kind]
+    family = FAMILIES[kind]
     if kind == "llama" and fields.get("llama.attention.sliding_window"):
         # The converter gives Mistral the name of Llama; a window is what tells them apart.
         return Family(kind, "MistralForCausalLM", "mistral", permutes=True)
