@@ -155,6 +155,7 @@ class HookPoint(nn.Module):
         is_permanent: bool = False,
         level: int | None = None,
         prepend: bool = False,
+        alias_names: Sequence[str] | None = None,
     ) -> None:
         """Adds a hook.
 
@@ -164,6 +165,8 @@ class HookPoint(nn.Module):
             is_permanent: The hook stays until `remove_hooks` is told to include permanent ones.
             level: Depth of the `hooks` context that it belongs to; None for none.
             prepend: The hook runs before those already here, rather than after.
+            alias_names: Names under which the hook knows this point: it is called once for each, in order, with a
+                hook point that has that name and this one's ``ctx``. None calls it once, with this point.
 
         Raises:
             ValueError: `dir` is neither.
@@ -172,7 +175,7 @@ class HookPoint(nn.Module):
             raise ValueError(f"dir must be 'fwd' or 'bwd', not {dir!r}")
         hooks, handles = (self._fwd, self.fwd_hooks) if dir == "fwd" else (self._bwd, self.bwd_hooks)
         removable = RemovableHandle(hooks)
-        hooks[removable.id] = hook
+        hooks[removable.id] = hook if alias_names is None else _under_names(hook, alias_names)
         if prepend:
             hooks.move_to_end(removable.id, last=False)
         handles.insert(0 if prepend else len(handles), LensHandle(removable, is_permanent, level, hook))
@@ -242,6 +245,22 @@ class HookPoint(nn.Module):
             if part.isdigit():
                 return int(part)
         raise ValueError(f"hook point {self.name!r} is in no layer")
+
+
+def _under_names(hook: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
+    """Returns a hook that calls another once for each name, each time on what the call before returned."""
+
+    def under_names(tensor: Tensor, *, hook: HookPoint) -> Tensor:
+        for name in names:
+            alias = HookPoint(hook.axes)
+            alias.name, alias.ctx = name, hook.ctx
+            replacement = user_hook(tensor, hook=alias)
+            if replacement is not None:
+                tensor = replacement[0] if isinstance(replacement, tuple) else replacement
+        return tensor
+
+    user_hook = hook
+    return under_names
 
 
 def is_plain(module: nn.Module) -> bool:

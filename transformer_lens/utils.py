@@ -18,6 +18,40 @@ def get_corner(tensor: Any, n: int = 3) -> Any:  # type: ignore[no-redef]
     return corner.AB if isinstance(corner, FactoredMatrix) else corner
 
 
+def get_input_with_manually_prepended_bos(  # type: ignore[no-redef]
+    tokenizer: Any = None, input: str | list[str] = "", *, bos_token: Any = None
+) -> str | list[str]:
+    """Writes the BOS token in front of a text, or of each of several.
+
+    Args:
+        tokenizer: One that has a BOS token, or that token as a string.
+        input: The text or texts.
+        bos_token: Another name of `tokenizer`, that of ``transformer_lens.utilities``.
+
+    Raises:
+        TypeError: Neither or both of the two are given.
+    """
+    if (tokenizer is None) == (bos_token is None):
+        raise TypeError("give a tokenizer or a BOS token, one of them")
+    return utilities.get_input_with_manually_prepended_bos(bos_token if tokenizer is None else tokenizer, input)
+
+
+def sample_logits(  # type: ignore[no-redef]
+    final_logits: Any,
+    top_k: int | None = None,
+    top_p: float | int | None = None,
+    temperature: float | int = 1.0,
+    freq_penalty: float | int = 0.0,
+    tokens: Any | None = None,
+    repetition_penalty: float | int = 1.0,
+) -> Any:
+    """Draws the next token of each row, as ``transformer_lens.utilities.sample_logits`` does.
+
+    Here `tokens` comes before `repetition_penalty`, as in transformer-lens 2.
+    """
+    return utilities.sample_logits(final_logits, top_k, top_p, temperature, freq_penalty, repetition_penalty, tokens)
+
+
 def download_file_from_hf(
     repo_name: str,
     file_name: str,

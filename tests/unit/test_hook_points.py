@@ -302,3 +302,23 @@ def test_the_old_import_paths_hold():
     assert HookedRootModule is new and Slice is new_slice
     with pytest.raises(ImportError):
         from transformer_lens.hook_points import NoSuchName  # noqa: F401
+
+
+@pytest.mark.parametrize("dir", ["fwd", "bwd"])
+def test_a_hook_with_aliases_is_called_under_each_name(point, dir):
+    seen = []
+
+    def hook(tensor, hook):
+        seen.append((hook.name, tensor.sum().item()))
+        hook.ctx[hook.name] = True
+        return tensor * 2
+
+    point.add_hook(hook, dir=dir, alias_names=["a", "b"])
+    x = torch.ones(3, requires_grad=True)
+    out = point(x)
+    out.sum().backward()
+    assert seen == [("a", 3.0), ("b", 6.0)] and point.ctx == {"a": True, "b": True}
+    assert (out if dir == "fwd" else x.grad).tolist() == [4.0, 4.0, 4.0]
+    assert [handle.user_hook for handle in (*point.fwd_hooks, *point.bwd_hooks)] == [hook]
+    point.remove_hooks("both")
+    assert point(x) is x

@@ -172,3 +172,11 @@ def test_hooks_may_come_and_go_while_it_runs():
     model.add_hook("blocks.0.hook_resid_pre", once)
     model.generate(make_tokens(), 3, stop_at_eos=False, **QUIET)
     assert seen == ["blocks.0.hook_resid_pre"] + ["blocks.1.hook_resid_post"] * 3
+
+
+def test_what_transformers_would_take_is_named_in_a_warning():
+    model, tokens = make_model(), make_tokens(batch=1, length=5)
+    arguments = {"stop_at_eos": False, **QUIET}
+    with pytest.warns(UserWarning, match="without num_beams, length_penalty"):
+        found = model.generate(tokens, 3, num_beams=4, length_penalty=2.0, **arguments)
+    assert torch.equal(found, model.generate(tokens, 3, **arguments))

@@ -1,5 +1,8 @@
 """Upstream's import path for the functions, and what only it has."""
 
+import pytest
+import torch
+
 from transformer_lens import utilities, utils
 
 UPSTREAM = """
@@ -23,3 +26,13 @@ def test_holds_every_name_of_both_upstream_lines():
 def test_holds_the_same_objects():
     assert utils.get_act_name is utilities.get_act_name
     assert utils.ACTIVATION_FN_DICT is utilities.SUPPORTED_ACTIVATIONS
+
+
+def test_holds_the_order_of_arguments_of_transformer_lens_2():
+    assert utils.get_input_with_manually_prepended_bos("<b>", ["x"]) == ["<b>x"]
+    assert utils.get_input_with_manually_prepended_bos(bos_token="<b>", input="x") == "<b>x"
+    with pytest.raises(TypeError, match="one of them"):
+        utils.get_input_with_manually_prepended_bos(input="x")
+    logits, tokens = torch.tensor([[0.0, 9.0, 8.0]]), torch.tensor([[1, 1]])
+    assert utils.sample_logits(logits, 1, None, 1.0, 1.0, tokens).tolist() == [2]
+    assert utils.sample_logits(logits, temperature=0.0, tokens=tokens, repetition_penalty=2.0).tolist() == [2]

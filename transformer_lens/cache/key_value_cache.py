@@ -20,6 +20,8 @@ class TransformerLensKeyValueCache:
         frozen: Whether running the model leaves the cache as it is.
     """
 
+    frozen: bool = False
+
     def __init__(
         self,
         entries: list[TransformerLensKeyValueCacheEntry],
@@ -66,8 +68,8 @@ class TransformerLensKeyValueCache:
             self.previous_attention_mask = mask
         return mask
 
-    def __getitem__(self, index: int) -> TransformerLensKeyValueCacheEntry:
-        return self.entries[index]
+    def __getitem__(self, idx: int) -> TransformerLensKeyValueCacheEntry:
+        return self.entries[idx]
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -22,6 +22,8 @@ class TransformerLensKeyValueCacheEntry:
         frozen: Whether `append` leaves the entry as it is.
     """
 
+    frozen: bool = False
+
     def __init__(self, past_keys: Keys, past_values: Keys, frozen: bool = False) -> None:
         self._keys = past_keys
         self._values = past_values

@@ -1,5 +1,6 @@
 """Continues text, token by token."""
 
+import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, SupportsIndex
@@ -50,6 +51,7 @@ class GenerationMixin(ForwardMixin):
         *,
         output_logits: bool = False,
         return_dict_in_generate: bool = False,
+        **generation_kwargs: Any,
     ) -> Any:
         """Continues each row of the input until it ends or `max_new_tokens` are sampled.
 
@@ -76,6 +78,8 @@ class GenerationMixin(ForwardMixin):
             verbose: Whether a progress bar is shown.
             output_logits: Whether a :class:`GenerateOutput` is returned, with the logits of every step.
             return_dict_in_generate: Whether a :class:`GenerateOutput` is returned, without them.
+            **generation_kwargs: Other arguments of transformers' ``generate``: none has a meaning here, and a warning
+                names those that are given.
 
         Returns:
             Input and continuation: a text (of several rows, a list of texts) without special tokens and padding;
@@ -88,6 +92,12 @@ class GenerationMixin(ForwardMixin):
         """
         if return_type not in _RETURN_TYPES:
             raise InputError(f"return_type is {return_type!r}; it can be {', '.join(map(repr, _RETURN_TYPES))}.")
+        if generation_kwargs:
+            warnings.warn(
+                f"generate does without {', '.join(generation_kwargs)}: what it takes is in its signature.",
+                UserWarning,
+                stacklevel=2,
+            )
         prompt, kind = self._prompt(input, prepend_bos, padding_side)
         if return_type == "input":
             return_type = kind
