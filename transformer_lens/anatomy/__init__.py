@@ -26,6 +26,7 @@ from transformer_lens.anatomy.describe import (
     unembedding_of,
     with_norms,
 )
+from transformer_lens.anatomy.hooks import Hook, hooks_of_layer, hooks_of_model
 from transformer_lens.anatomy.layer import Branch, Layer
 from transformer_lens.anatomy.mixture import Mixture
 from transformer_lens.anatomy.mlp import Mlp
@@ -41,6 +42,7 @@ __all__ = [
     "Attention",
     "Branch",
     "Embedding",
+    "Hook",
     "Layer",
     "Mixture",
     "Mlp",
@@ -59,6 +61,8 @@ __all__ = [
     "final_norm_of",
     "first_layers",
     "has_experts",
+    "hooks_of_layer",
+    "hooks_of_model",
     "layer_of",
     "layers",
     "mark_norms_folded",
