@@ -20,6 +20,8 @@ from matrix.cells import commit_here, quick_paths, read_cells  # noqa: E402
 from matrix.table import RESULTS, result_file  # noqa: E402
 
 CELLS = read_cells()
+# As `make test` runs them.
+PARALLEL = ("--numprocesses", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 # What a test run needs of this tree beside the package, which is installed.
 TREE = (".github", "benchmarks", "constraints", "demo", "docs", "fuzz", "matrix", "tests")
 
@@ -82,7 +84,7 @@ def cell(session: nox.Session, name: str) -> None:
     try:
         session.run(
             "python", "-m", "matrix.record", name, str(result_file(name, scope == "quick")), scope, commit or "",
-            "-q", "-p", "no:cacheprovider", *filters, *paths,
+            "-q", "-p", "no:cacheprovider", *PARALLEL, *filters, *paths,
             env={"PYTHONPATH": None, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")},
         )  # fmt: skip
     finally:

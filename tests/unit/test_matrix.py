@@ -118,7 +118,7 @@ def test_the_newest_releases_are_tested_in_full():
 
 
 def test_the_quick_tests_exist():
-    assert all((cells.ROOT / path).exists() for path in cells.quick_paths())
+    assert all((cells.ROOT / path.partition("::")[0]).exists() for path in cells.quick_paths())
 
 
 SUITE = """

@@ -93,6 +93,10 @@ class _Defaults(ConfigView):
         """Returns the default of a field."""
         return super().size(name, _EXAMPLE if default is None else default, kind)
 
+    def count(self, name: str, default: int | None = None, largest: int = 1000) -> int:
+        """Returns the default of a field, of which there may be none."""
+        return super().count(name, 1 if default is None else default, largest)
+
 
 def _record(architecture: Architecture) -> SupportedArchitecture:
     fields = architecture.read_config(_Defaults({}, architecture.name))
@@ -187,5 +191,5 @@ def _mlp(layer: Layer) -> str:
         return "no MLP"
     if isinstance(computes, Mixture):
         shared = " and one that all share" if computes.d_shared is not None else ""
-        return f"{computes.n_chosen} of {computes.n_experts} experts{shared} ({computes.activation})"
+        return f"{computes.router.n_chosen} of {computes.n_experts} experts{shared} ({computes.activation})"
     return f"{'gated ' if computes.is_gated else ''}MLP ({computes.activation})"

@@ -69,10 +69,7 @@ def read_sigmoid(config: ConfigView, n_experts: int | None, n_chosen: int | None
 
 def read_shared(config: ConfigView, name: str, if_absent: int | None, d_expert: int) -> dict[str, Any]:
     """Returns the width of experts that see every token, which stand side by side as one; 0 of them are none."""
-    count = config.take(name, if_absent)
-    if count is None:
-        raise config.corrupt(f"{name!r} is not there")
-    return {"d_shared_expert": config.check_size(name, count, 1000, smallest=0) * d_expert or None}
+    return {"d_shared_expert": config.count(name, if_absent) * d_expert or None}
 
 
 def sparse_from(config: ConfigView, name: str, if_absent: int, n_layers: int) -> dict[str, Any]:

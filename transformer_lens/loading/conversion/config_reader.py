@@ -78,6 +78,13 @@ class ConfigView:
             raise self.corrupt(f"{name!r} is not there")
         return self.check_size(name, value, _LARGEST[kind])
 
+    def count(self, name: str, default: int | None = None, largest: int = 1000) -> int:
+        """Returns a field that counts something of which there may be none: a whole number, at least 0."""
+        value = self.take(name, default)
+        if value is None:
+            raise self.corrupt(f"{name!r} is not there")
+        return self.check_size(name, value, largest, smallest=0)
+
     def size_or_none(self, name: str, if_absent: int | None, kind: str = "width") -> int | None:
         """Returns a field that counts something; None where it is null, which may mean another than absent."""
         self.read.add(name)
