@@ -54,7 +54,7 @@ def test_a_converter_is_called_by_upstreams_names():
 
 
 def test_a_converter_that_is_left_out_says_what_to_use():
-    with pytest.raises(ImportError, match="convert_mingpt_weights does not exist .* from_state_dict"):
+    with pytest.raises(ImportError, match="convert_mingpt_weights does not exist .*from_state_dict"):
         weight_conversions.convert_mingpt_weights  # noqa: B018
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         weight_conversions.other  # noqa: B018

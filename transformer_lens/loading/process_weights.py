@@ -90,7 +90,7 @@ class ProcessWeights:
         cfg: HookedTransformerConfig,
         fold_biases: bool = True,
         center_weights: bool = True,
-        adapter: None = None,
+        adapter: Any = None,
     ) -> dict[str, Tensor]:
         """Returns a state dict with norms folded into what reads them.
 
@@ -110,7 +110,7 @@ class ProcessWeights:
 
     @staticmethod
     def center_writing_weights(
-        state_dict: StateDict, cfg: HookedTransformerConfig, adapter: None = None
+        state_dict: StateDict, cfg: HookedTransformerConfig, adapter: Any = None
     ) -> dict[str, Tensor]:
         """Returns a state dict with what writes to the residual stream centred."""
         _refuse_adapter(adapter)
@@ -118,7 +118,7 @@ class ProcessWeights:
 
     @staticmethod
     def center_unembed(
-        state_dict: StateDict, cfg: HookedTransformerConfig | None = None, adapter: None = None
+        state_dict: StateDict, cfg: HookedTransformerConfig | None = None, adapter: Any = None
     ) -> dict[str, Tensor]:
         """Returns a state dict with the unembedding centred; without a config, shapes are not checked."""
         _refuse_adapter(adapter)
@@ -130,7 +130,7 @@ class ProcessWeights:
 
     @staticmethod
     def fold_value_biases(
-        state_dict: StateDict, cfg: HookedTransformerConfig, adapter: None = None
+        state_dict: StateDict, cfg: HookedTransformerConfig, adapter: Any = None
     ) -> dict[str, Tensor]:
         """Returns a state dict with value biases in the output biases."""
         _refuse_adapter(adapter)
@@ -138,7 +138,7 @@ class ProcessWeights:
 
     @staticmethod
     def refactor_factored_attn_matrices(
-        state_dict: StateDict, cfg: HookedTransformerConfig, adapter: None = None
+        state_dict: StateDict, cfg: HookedTransformerConfig, adapter: Any = None
     ) -> dict[str, Tensor]:
         """Returns a state dict with the factors of attention circuits orthogonal."""
         _refuse_adapter(adapter)
@@ -153,7 +153,7 @@ class ProcessWeights:
         center_unembed: bool = True,
         fold_value_biases: bool = True,
         refactor_factored_attn_matrices: bool = False,
-        adapter: None = None,
+        adapter: Any = None,
     ) -> dict[str, Tensor]:
         """Returns a processed state dict. A step that is not legal for the model is left out, as in a load.
 
