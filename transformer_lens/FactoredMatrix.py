@@ -1,16 +1,46 @@
 """A product of two matrices that is never multiplied out unless someone asks for it."""
 
-from typing import Any, Union
+from typing import Any, Protocol, Union, runtime_checkable
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from transformer_lens import utilities as utils
+from transformer_lens.utilities import tensors as tensor_utils
 from transformer_lens.utilities.tensors import get_corner
 
-__all__ = ["FactoredMatrix"]
+__all__ = ["FactoredMatrix", "TensorLike", "tensor_utils", "utils"]
 
 Scalar = int | float | Tensor
+
+
+@runtime_checkable
+class TensorLike(Protocol):
+    """What stands for a tensor in a product of matrices."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+
+    @property
+    def shape(self) -> Any:
+        """Lengths of the axes."""
+
+    def size(self, dim: int) -> int:
+        """Returns the length of an axis."""
+
+    def unsqueeze(self, dim: int) -> Any:
+        """Returns it with a new axis of length one."""
+
+    def squeeze(self, dim: int) -> Any:
+        """Returns it without an axis of length one."""
+
+    def broadcast_to(self, shape: Any) -> Any:
+        """Returns it with axes of length one repeated."""
+
+    def __matmul__(self, other: Any) -> Any:
+        """Returns a product."""
 
 
 class FactoredMatrix:

@@ -19,6 +19,7 @@ from transformer_lens.hook_points import (
     NamesFilter,
     accepts,
 )
+from transformer_lens.utilities.devices import warn_if_mps  # noqa: F401  upstream has it here
 from transformer_lens.utilities.slice import Slice, SliceInput
 
 __all__ = ["HookedRootModule"]

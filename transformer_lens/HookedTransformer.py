@@ -37,11 +37,14 @@ from transformer_lens.hooked_transformer.toggles import TogglesMixin
 from transformer_lens.hooked_transformer.typed_calls import TypedCalls
 from transformer_lens.hooked_transformer.weight_views import WeightViewsMixin
 from transformer_lens.HookedRootModule import HookedRootModule
+from transformer_lens.loading.process_weights import ProcessWeights
 from transformer_lens.loading.sources import load_tokenizer, resolve_tokenizer
+from transformer_lens.loading.sources.names import NON_HF_HOSTED_MODEL_NAMES
 from transformer_lens.utilities import devices
 from transformer_lens.utilities.activation_functions import apply_softcap, softcap_enabled
+from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 from transformer_lens.utilities.defaults_utils import USE_DEFAULT_VALUE
-from transformer_lens.utilities.devices import move_to_and_update_config
+from transformer_lens.utilities.devices import move_to_and_update_config, warn_if_mps
 from transformer_lens.utilities.initialization_utils import (
     init_kaiming_normal_,
     init_kaiming_uniform_,
@@ -53,6 +56,10 @@ from transformer_lens.utilities.typed_module_list import TypedModuleList
 
 __all__ = [
     "MLP",
+    "NON_HF_HOSTED_MODEL_NAMES",
+    "POST_NORM_ARCHITECTURES",
+    "ProcessWeights",
+    "warn_if_mps",
     "GatedMLP",
     "TypedModuleList",
     "apply_softcap",

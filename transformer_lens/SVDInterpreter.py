@@ -8,9 +8,10 @@ from torch import Tensor
 
 from transformer_lens.components.matrix_owner import numbers_of
 from transformer_lens.FactoredMatrix import FactoredMatrix
+from transformer_lens.HookedTransformer import HookedTransformer
 from transformer_lens.utilities.indices import as_index
 
-__all__ = ["FactoredMatrix", "OUTPUT_EMBEDDING", "SVDInterpreter", "VECTOR_TYPES", "VectorType"]
+__all__ = ["FactoredMatrix", "HookedTransformer", "OUTPUT_EMBEDDING", "SVDInterpreter", "VECTOR_TYPES", "VectorType"]
 
 OUTPUT_EMBEDDING = "unembed.W_U"
 VECTOR_TYPES = ["OV", "w_in", "w_out"]

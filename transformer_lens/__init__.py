@@ -25,6 +25,7 @@ from transformer_lens.HookedTransformer import HookedTransformer
 from transformer_lens.HookedTransformerConfig import HookedTransformerConfig
 from transformer_lens.loading.report import LoadReport
 from transformer_lens.SVDInterpreter import SVDInterpreter
+from transformer_lens.utilities.left_out import refusing
 
 EasyTransformer = HookedTransformer
 EasyTransformerConfig = HookedTransformerConfig
@@ -64,17 +65,4 @@ __all__ = [
     "utils",
 ]
 
-_NOT_HERE = {
-    "TransformerBridge": "this project keeps HookedTransformer: use HookedTransformer.from_pretrained(...)",
-    "HookedEncoder": "encoders (BERT) are not part of this release; upstream transformer-lens 3.9 has them",
-    "HookedEncoderDecoder": "encoder-decoders (T5) are not part of this release; transformer-lens 3.9 has them",
-    "HookedAudioEncoder": "audio encoders are not part of this release; upstream transformer-lens 3.9 has them",
-    "BertNextSentencePrediction": "BERT is not part of this release; upstream transformer-lens 3.9 has it",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name in _NOT_HERE:
-        # An AttributeError would be swallowed by `from transformer_lens import ...` and its words lost.
-        raise ImportError(f"transformer_lens.{name} does not exist in this version: {_NOT_HERE[name]}.")
-    raise AttributeError(f"module 'transformer_lens' has no attribute {name!r}")
+__getattr__ = refusing(__name__)

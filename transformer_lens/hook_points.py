@@ -106,6 +106,7 @@ class HookPoint(nn.Module):
 
     name: str | None
     axes: str | None = None
+    hook_conversion: Any = None
 
     def __init__(self, axes: str | None = None) -> None:
         super().__init__()
@@ -136,6 +137,12 @@ class HookPoint(nn.Module):
 
     def _through(self, hooks: tuple[Callable[..., Any], ...], x: Tensor, is_gradient: bool) -> Tensor:
         """Returns what hooks make of a tensor; those that may write into it get a copy."""
+        conversion = self.hook_conversion
+        if conversion is None:
+            return self._each(hooks, x, is_gradient)
+        return conversion.revert(self._each(hooks, conversion.convert(x), is_gradient))
+
+    def _each(self, hooks: tuple[Callable[..., Any], ...], x: Tensor, is_gradient: bool) -> Tensor:
         is_shared = True
         for hook in hooks:
             if isinstance(hook, ReadingHook):
@@ -179,6 +186,15 @@ class HookPoint(nn.Module):
         if prepend:
             hooks.move_to_end(removable.id, last=False)
         handles.insert(0 if prepend else len(handles), LensHandle(removable, is_permanent, level, hook))
+
+    def enable_reshape(self, hook_conversion: Any = None) -> None:
+        """Shows hooks, forwards and backwards, another form of what passes through.
+
+        Args:
+            hook_conversion: Has ``convert(tensor)``, whose result the hooks get, and ``revert(tensor)``, which makes
+                the passing form of what they return. None shows hooks the tensor as it passes.
+        """
+        self.hook_conversion = hook_conversion
 
     def add_perma_hook(self, hook: HookFunction, dir: Direction = "fwd") -> None:
         """Adds a hook that stays until permanent hooks are removed too."""

@@ -6,6 +6,31 @@ from typing import Any
 from transformer_lens import utilities
 from transformer_lens.FactoredMatrix import FactoredMatrix
 from transformer_lens.utilities import *  # noqa: F403
+from transformer_lens.utilities import (  # noqa: F401  upstream 3 has its modules here
+    activation_functions,
+    addmm,
+    architectures,
+    attention,
+    attribute_utils,
+    cache,
+    components_utils,
+    defaults_utils,
+    devices,
+    exploratory_utils,
+    gpu_utils,
+    hf_utils,
+    initialization_utils,
+    library_utils,
+    lm_utils,
+    logits_utils,
+    matrix,
+    multi_gpu,
+    parameter_swap,
+    tensors,
+    tokenize_utils,
+    typed_module_list,
+)
+from transformer_lens.utilities.left_out import refusing
 
 __all__ = [*utilities.__all__, "ACTIVATION_FN_DICT", "FactoredMatrix", "download_file_from_hf"]
 
@@ -89,3 +114,6 @@ def download_file_from_hf(
         with open(path, encoding="utf-8") as file:
             return json.load(file)
     return str(path)
+
+
+__getattr__ = refusing(__name__)

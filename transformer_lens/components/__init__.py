@@ -15,6 +15,7 @@ from transformer_lens.components.rms_norm import RMSNorm
 from transformer_lens.components.rms_norm_pre import RMSNormPre
 from transformer_lens.components.transformer_block import TransformerBlock
 from transformer_lens.components.unembed import Unembed
+from transformer_lens.utilities.left_out import refusing
 
 __all__ = [
     "MLP",
@@ -34,13 +35,4 @@ __all__ = [
     "Unembed",
 ]
 
-_ELSEWHERE = (
-    "BertBlock", "BertEmbed", "BertMLMHead", "BertNSPHead", "BertPooler", "T5Attention", "T5Block",
-    "TokenTypeEmbed",
-)  # fmt: skip
-
-
-def __getattr__(name: str) -> object:
-    if name in _ELSEWHERE:
-        raise ImportError(f"transformer_lens.components.{name} is not part of this release, which has decoders.")
-    raise AttributeError(f"module 'transformer_lens.components' has no attribute {name!r}")
+__getattr__ = refusing(__name__)

@@ -6,7 +6,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from transformer_lens import anatomy
-from transformer_lens.components.norms import norm_module
+from transformer_lens.components.norms import (
+    LayerNorm,  # noqa: F401  upstream has it here
+    norm_module,
+)
 from transformer_lens.components.parameter import new_parameter
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 

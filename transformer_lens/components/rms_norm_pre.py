@@ -1,5 +1,7 @@
 """Upstream's place of `RMSNormPre`."""
 
 from transformer_lens.components.norms import RMSNormPre
+from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.hook_points import HookPoint
 
-__all__ = ["RMSNormPre"]
+__all__ = ["HookPoint", "HookedTransformerConfig", "RMSNormPre"]

@@ -11,12 +11,15 @@ from transformer_lens import anatomy
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 from transformer_lens.components.attention import Attention
 from transformer_lens.components.attention.grouped_query import GroupedQueryAttention
-from transformer_lens.components.norms import is_unobserved, norm_module
+from transformer_lens.components.mlps.can_be_used_as_mlp import CanBeUsedAsMLP  # noqa: F401  upstream has it here
+from transformer_lens.components.norms import LayerNorm, LayerNormPre, RMSNorm, RMSNormPre, is_unobserved, norm_module  # noqa: F401  upstream has it here
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.factories.mlp_factory import MLPFactory
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES  # noqa: F401  upstream has it here
 from transformer_lens.utilities.tensors import repeat_along_head_dimension
 
+HookedTransformerKeyValueCacheEntry = TransformerLensKeyValueCacheEntry
 Residual = Float[Tensor, "batch pos d_model"]
 BranchInput = Residual | Float[Tensor, "batch pos _ d_model"]
 
@@ -28,6 +31,10 @@ class TransformerBlock(nn.Module):
     ``mid = closes(pre + attn_out)``, ``post = closes(mid + mlp_out)``. Parallel: ``post = pre + attn_out + mlp_out``,
     both of `pre`.
     """
+
+    ln1: nn.Module
+    ln2: nn.Module
+    mlp: Any
 
     def __init__(self, cfg: dict | HookedTransformerConfig, block_index: int) -> None:
         super().__init__()
@@ -41,7 +48,7 @@ class TransformerBlock(nn.Module):
         self.attn = attention(cfg, cfg.attention_type(block_index), block_index)
         if self.anatomy.mlp is not None:
             # Of any type: clients put modules of their own in its place.
-            self.mlp: Any = MLPFactory.create_mlp(cfg, block_index)
+            self.mlp = MLPFactory.create_mlp(cfg, block_index)
         self.hook_attn_in = HookPoint("batch pos head d_model")
         self.hook_q_input = HookPoint("batch pos head d_model")
         self.hook_k_input = HookPoint("batch pos kv_head d_model")

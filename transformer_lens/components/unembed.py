@@ -9,6 +9,8 @@ from transformer_lens.components.linear import affine
 from transformer_lens.components.matrix_owner import MatrixOwner
 from transformer_lens.components.parameter import new_parameter
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.hook_points import HookPoint  # noqa: F401  upstream has it here
+from transformer_lens.utilities.addmm import batch_addmm  # noqa: F401  upstream has it here
 
 
 class Unembed(MatrixOwner):

@@ -388,3 +388,6 @@ class HookedTransformerConfig:
     def is_layer_norm_activation(self) -> bool:
         """Says whether the activation function is followed by a layer norm of its own, as in "solu_ln"."""
         return self.act_fn is not None and self.act_fn.endswith("_ln")
+
+
+TransformerLensConfig = HookedTransformerConfig

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformer_lens.utilities.activation_functions import SUPPORTED_ACTIVATIONS
+from transformer_lens.utilities.activation_functions import SUPPORTED_ACTIVATIONS, XIELU, ActivationFunction  # noqa: F401
 
 
 class ActivationFunctionFactory:

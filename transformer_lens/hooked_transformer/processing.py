@@ -26,7 +26,7 @@ from transformer_lens.loading.processing import (
     fold_value_biases,
     refactor_attention,
 )
-from transformer_lens.loading.state_dicts import process, weights_of
+from transformer_lens.loading.state_dicts import one_step, process
 from transformer_lens.loading.weights import Held, Weights
 
 StateDict = Mapping[str, Tensor]
@@ -167,7 +167,4 @@ class ProcessingMixin(ModelParts):
         return self._step(state_dict, refactor_attention)
 
     def _step(self, state_dict: StateDict, function: Callable[..., Weights], **options: Any) -> dict[str, Tensor]:
-        weights = function(weights_of(state_dict, self.cfg), self.cfg, **options)
-        others = {name: tensor for name, tensor in state_dict.items() if name not in weights}
-        gone = set(weights_of(state_dict, self.cfg)) - set(weights)
-        return weights.state_dict() | {name: tensor for name, tensor in others.items() if name not in gone}
+        return one_step(state_dict, self.cfg, function, **options)

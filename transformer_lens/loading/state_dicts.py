@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +88,23 @@ def process(
     plan = processing.plan(flags, cfg)
     processed, done = processing.apply(plan, weights, cfg)
     return processed, done, plan
+
+
+def one_step(
+    state_dict: Mapping[str, Tensor], cfg: HookedTransformerConfig, step: Callable[..., Weights], **options: Any
+) -> dict[str, Tensor]:
+    """Returns a state dict after one step of processing; entries that are no parameters of the model stay.
+
+    Args:
+        state_dict: Left as it is.
+        cfg: Of the model it belongs to.
+        step: A function of ``loading.processing``.
+        **options: Of that function.
+    """
+    before = weights_of(state_dict, cfg)
+    after = step(before, cfg, **options)
+    others = {name: tensor for name, tensor in state_dict.items() if name not in before}
+    return after.state_dict() | others
 
 
 def state_dict_of(hf_model: nn.Module, cfg: HookedTransformerConfig) -> dict[str, torch.Tensor]:

@@ -4,7 +4,6 @@ Clients ask for ``transformer_lens.model_bridge.TransformerBridge`` of every ver
 ``try … except ImportError``: anything but an ``ImportError`` would break them.
 """
 
-raise ImportError(
-    "transformer_lens.model_bridge does not exist in this version: "
-    "use transformer_lens.HookedTransformer.from_pretrained(...), which loads any checkpoint folder or hub name."
-)
+from transformer_lens.utilities.left_out import refusal
+
+raise refusal(__name__)

@@ -21,7 +21,7 @@ from transformer_lens.utilities.defaults_utils import (
     LocallyOverridenDefaults,
     override_or_use_default_value,
 )
-from transformer_lens.utilities.devices import get_device, move_to_and_update_config, warn_if_mps
+from transformer_lens.utilities.devices import ModelWithCfg, get_device, move_to_and_update_config, warn_if_mps
 from transformer_lens.utilities.exploratory_utils import test_prompt
 from transformer_lens.utilities.gpu_utils import print_gpu_mem
 from transformer_lens.utilities.hf_utils import (
@@ -29,16 +29,19 @@ from transformer_lens.utilities.hf_utils import (
     clear_huggingface_cache,
     get_dataset,
     get_hf_token,
+    get_rotary_pct_from_config,
     keep_single_column,
     select_compatible_kwargs,
 )
 from transformer_lens.utilities.initialization_utils import (
+    NonlinearityType,
     calc_fan_in_and_fan_out,
     init_kaiming_normal_,
     init_kaiming_uniform_,
     init_xavier_normal_,
     init_xavier_uniform_,
 )
+from transformer_lens.utilities.left_out import refusing
 from transformer_lens.utilities.library_utils import is_library_available
 from transformer_lens.utilities.lm_utils import lm_accuracy, lm_cross_entropy_loss
 from transformer_lens.utilities.logits_utils import logits_to_df, sample_logits
@@ -52,6 +55,7 @@ from transformer_lens.utilities.multi_gpu import (
     get_device_for_block_index,
     sort_devices_based_on_available_memory,
 )
+from transformer_lens.utilities.parameter_swap import temporarily_swap_parameter
 from transformer_lens.utilities.slice import Slice, SliceInput
 from transformer_lens.utilities.tensors import (
     check_structure,
@@ -81,6 +85,10 @@ __all__ = [
     "ActivationFunction",
     "AvailableDeviceMemory",
     "LocallyOverridenDefaults",
+    "ModelWithCfg",
+    "NonlinearityType",
+    "get_rotary_pct_from_config",
+    "temporarily_swap_parameter",
     "SOFTCAP_DISABLED",
     "SUPPORTED_ACTIVATIONS",
     "Slice",
@@ -144,3 +152,5 @@ __all__ = [
     "warn_if_mps",
     "xielu",
 ]
+
+__getattr__ = refusing(__name__)

@@ -20,6 +20,13 @@ def simple_attn_linear(
     return F.linear(input, matrix, b.reshape(heads * d_head)).view(*input.shape[:-1], heads, d_head)
 
 
+def clamp_qkv(q: Tensor, k: Tensor, v: Tensor, clip: float | int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns queries, keys and values within plus and minus `clip`; without one, as they are."""
+    if clip is None:
+        return q, k, v
+    return q.clamp(-clip, clip), k.clamp(-clip, clip), v.clamp(-clip, clip)
+
+
 def complex_attn_linear(
     input: Float[Tensor, "batch pos head d_model"],
     w: Float[Tensor, "head d_model d_head"],

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -18,6 +18,7 @@ from transformer_lens.utilities.multi_gpu import (
 
 __all__ = [
     "AvailableDeviceMemory",
+    "ModelWithCfg",
     "calculate_available_device_cuda_memory",
     "determine_available_memory_for_available_devices",
     "get_best_available_cuda_device",
@@ -32,6 +33,19 @@ __all__ = [
     "warn_if_mps",
     "why_not_here",
 ]
+
+
+class ModelWithCfg(Protocol):
+    """What `move_to_and_update_config` moves: a module with a config that says where it is."""
+
+    cfg: Any
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Returns the tensors by name."""
+
+    def to(self, device_or_dtype: torch.device | str | torch.dtype) -> Any:
+        """Moves or casts the tensors."""
+
 
 ALLOW_MPS = "TRANSFORMERLENS_ALLOW_MPS"
 

@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+from transformer_lens.utilities.left_out import refusing
+
 CACHE_DIR = os.path.expanduser(
     os.environ.get("HF_HUB_CACHE")
     or os.environ.get("HUGGINGFACE_HUB_CACHE")
@@ -27,6 +29,8 @@ DATASETS = {
     "wiki": "NeelNanda/wiki-10k",
 }
 """Small datasets by the names that `get_dataset` takes."""
+
+HF_HUB_CACHE = CACHE_DIR
 
 
 def get_dataset(dataset_name: str, **kwargs: Any) -> Any:
@@ -65,3 +69,20 @@ def get_hf_token() -> str | None:
 def clear_huggingface_cache() -> None:
     """Deletes everything in `CACHE_DIR`, whoever downloaded it."""
     shutil.rmtree(CACHE_DIR, ignore_errors=True)
+
+
+def get_rotary_pct_from_config(config: Any) -> float:
+    """Returns the share of each head's dimensions that turn, of a transformers config; 1.0 where it does not say.
+
+    Args:
+        config: A config with ``rotary_pct`` or ``partial_rotary_factor``, its own or in its ``rope_parameters``.
+    """
+    fields = vars(config)
+    for found in (fields, fields.get("rope_parameters") or {}):
+        for name in ("rotary_pct", "partial_rotary_factor"):
+            if found.get(name) is not None:
+                return float(found[name])
+    return 1.0
+
+
+__getattr__ = refusing(__name__)

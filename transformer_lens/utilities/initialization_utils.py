@@ -1,9 +1,14 @@
 """Random starts for weights that are multiplied from the right, ``x @ W``."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
+
+NonlinearityType = Literal[
+    "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "sigmoid", "tanh", "relu", "leaky_relu", "selu",
+]  # fmt: skip
 
 
 def calc_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:

@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from transformer_lens.utilities.left_out import refusing
+
 AvailableDeviceMemory = list[tuple[int, int]]
 """Pairs of a GPU's index and its free memory in bytes."""
 
@@ -56,3 +58,6 @@ def get_device_for_block_index(index: int, cfg: Any, device: torch.device | str 
         return first
     step = min(index, cfg.n_layers - 1) * cfg.n_devices // cfg.n_layers
     return torch.device(first.type, (first.index or 0) + step)
+
+
+__getattr__ = refusing(__name__)

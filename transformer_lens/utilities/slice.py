@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from transformer_lens.utilities.tensors import to_numpy  # noqa: F401  upstream has it here
+
 SliceInput = (
     int
     | tuple[int]

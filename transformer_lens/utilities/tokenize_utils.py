@@ -9,6 +9,7 @@ from jaxtyping import Int, Integer
 from torch import Tensor
 
 from transformer_lens.utilities.hf_utils import keep_single_column
+from transformer_lens.utilities.tensors import get_cumsum_along_dim  # noqa: F401  upstream has it here
 
 
 def padding_of(

@@ -12,6 +12,7 @@ from transformer_lens import anatomy
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 from transformer_lens.components.attention import masks, rotary
 from transformer_lens.components.attention.fused import fused_attention
+from transformer_lens.components.attention.position_tables import PositionTables
 from transformer_lens.components.linear import (
     each_into_its_head,
     each_out_of_its_head,
@@ -32,7 +33,7 @@ Keys = Float[Tensor, "batch key_pos any_kv_head d_head"]
 Scores = Float[Tensor, "batch head query_pos key_pos"]
 
 
-class AbstractAttention(MatrixOwner, ABC):
+class AbstractAttention(PositionTables, MatrixOwner, ABC):
     """Attention up to how keys and values are shared between heads.
 
     ``z[h] = softmax(mask(q[h] k[h]^T / divisor)) v[h]``; the output is ``sum_h z[h] W_O[h] + b_O``.
@@ -44,6 +45,8 @@ class AbstractAttention(MatrixOwner, ABC):
     b_V: Any
     mask: Tensor
     IGNORE: Tensor
+    q_norm: Any
+    k_norm: Any
 
     def __init__(
         self, cfg: dict | HookedTransformerConfig, attn_type: str = "global", layer_id: int | None = None

@@ -1,36 +1,96 @@
 """Upstream's converters, one function a family, over the registry of tables.
 
 Each takes a live transformers model (nanoGPT's takes a state dict) and a config, and returns a state dict in our names.
-Its tensors are views of the model's own wherever a layout allows it: write to none of them.
+Its tensors are views of the model's own wherever a layout allows it: write to none of them. A family that no table
+knows is refused by the registry, with the reason.
 """
 
 # Upstream's import paths are attributes as well.
-from transformer_lens.pretrained.weight_conversions import gpt2, llama, mistral, nanogpt, neox, phi3, qwen2  # noqa: F401
+from transformer_lens.pretrained.weight_conversions import (  # noqa: F401
+    apertus,
+    bert,
+    bloom,
+    coder,
+    gemma,
+    gpt2,
+    gptj,
+    hubert,
+    llama,
+    mistral,
+    mixtral,
+    nanogpt,
+    neo,
+    neox,
+    olmo,
+    olmo2,
+    olmo3,
+    olmoe,
+    openai,
+    opt,
+    phi,
+    phi3,
+    qwen,
+    qwen2,
+    qwen3,
+    t5,
+)
 from transformer_lens.pretrained.weight_conversions.converters import (
+    convert_apertus_weights,
+    convert_bert_weights,
+    convert_bloom_weights,
+    convert_coder_weights,
+    convert_gemma_weights,
     convert_gpt2_weights,
+    convert_gpt_oss_weights,
+    convert_gptj_weights,
+    convert_hubert_weights,
     convert_llama_weights,
     convert_mistral_weights,
+    convert_mixtral_weights,
     convert_nanogpt_weights,
+    convert_neo_weights,
     convert_neox_weights,
+    convert_olmo2_weights,
+    convert_olmo3_weights,
+    convert_olmo_weights,
+    convert_olmoe_weights,
+    convert_opt_weights,
     convert_phi3_weights,
+    convert_phi_weights,
     convert_qwen2_weights,
+    convert_qwen3_weights,
+    convert_qwen_weights,
+    convert_t5_weights,
 )
+from transformer_lens.utilities.left_out import refusing
 
 __all__ = [
+    "convert_apertus_weights",
+    "convert_bert_weights",
+    "convert_bloom_weights",
+    "convert_coder_weights",
+    "convert_gemma_weights",
     "convert_gpt2_weights",
+    "convert_gpt_oss_weights",
+    "convert_gptj_weights",
+    "convert_hubert_weights",
     "convert_llama_weights",
     "convert_mistral_weights",
+    "convert_mixtral_weights",
     "convert_nanogpt_weights",
+    "convert_neo_weights",
     "convert_neox_weights",
+    "convert_olmo2_weights",
+    "convert_olmo3_weights",
+    "convert_olmo_weights",
+    "convert_olmoe_weights",
+    "convert_opt_weights",
     "convert_phi3_weights",
+    "convert_phi_weights",
     "convert_qwen2_weights",
+    "convert_qwen3_weights",
+    "convert_qwen_weights",
+    "convert_t5_weights",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name.startswith("convert_") and name.endswith("_weights"):
-        raise ImportError(
-            f"transformer_lens.pretrained.weight_conversions.{name} is not part of this release; "
-            f"there are: {', '.join(__all__)}."
-        )
-    raise AttributeError(f"module 'transformer_lens.pretrained.weight_conversions' has no attribute {name!r}")
+__getattr__ = refusing(__name__)
