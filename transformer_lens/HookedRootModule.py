@@ -3,7 +3,7 @@
 import difflib
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +19,7 @@ from transformer_lens.hook_points import (
     NamesFilter,
     accepts,
 )
+from transformer_lens.hook_table import HookPointsView
 from transformer_lens.utilities.devices import warn_if_mps  # noqa: F401  upstream has it here
 from transformer_lens.utilities.slice import Slice, SliceInput
 
@@ -65,9 +66,9 @@ class HookedRootModule(HookIntrospectionMixin, nn.Module):
             if isinstance(module, HookPoint):
                 self.hook_dict[name] = module
 
-    def hook_points(self) -> Iterable[HookPoint]:
-        """Returns the hook points, in the order of `hook_dict`."""
-        return self.hook_dict.values()
+    def hook_points(self) -> HookPointsView:
+        """Returns the hook points, in the order of `hook_dict`; printed, they are a table."""
+        return HookPointsView(self.hook_dict)
 
     def remove_all_hook_fns(
         self,

@@ -33,6 +33,8 @@ from transformer_lens.hooked_transformer.placement import DTYPE_FROM_STRING, Pla
 from transformer_lens.hooked_transformer.pretrained import PretrainedMixin
 from transformer_lens.hooked_transformer.processing import ProcessingMixin
 from transformer_lens.hooked_transformer.sample_data import SampleDataMixin
+from transformer_lens.hooked_transformer.saving import SavingMixin
+from transformer_lens.hooked_transformer.showing import ShowingMixin
 from transformer_lens.hooked_transformer.toggles import TogglesMixin
 from transformer_lens.hooked_transformer.typed_calls import TypedCalls
 from transformer_lens.hooked_transformer.weight_views import WeightViewsMixin
@@ -108,6 +110,8 @@ class HookedTransformer(
     ProcessingMixin,
     GenerationMixin,
     SampleDataMixin,
+    SavingMixin,
+    ShowingMixin,
     WeightViewsMixin,
     InitializationMixin,
     TogglesMixin,

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from packaging.version import Version
 
 
@@ -17,6 +18,8 @@ class Variant:
     settings: dict[str, Any]
     # The first release of transformers whose own forward pass is right for it.
     right_since: str = "4.49"
+    # The first release of torch that transformers' class runs on.
+    torch_since: str = "2.0"
     # What the weights of norms lie around, so that a norm multiplies by about one.
     norm_weights: float = 1.0
     # Fields of ours that differ from those of the family.
@@ -30,6 +33,8 @@ class Variant:
             return f"transformers has no {self.config_class} in this release"
         if Version(transformers.__version__) < Version(self.right_since):
             return f"transformers computes this wrongly before {self.right_since}"
+        if Version(torch.__version__) < Version(self.torch_since):
+            return f"transformers' {self.config_class} needs torch {self.torch_since}"
         return None
 
     def config(self) -> Any:

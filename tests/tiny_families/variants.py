@@ -280,6 +280,8 @@ VARIANTS |= {
             **rope("default", partial_rotary_factor=0.25),
         },
         traits={"parallel_attn_mlp": True},
+        # Norms without a bias, which LayerNorm has not before.
+        torch_since="2.1",
     ),
     "stablelm-square": Variant("StableLmConfig", {**SQUARE, **rope("default", partial_rotary_factor=0.5)}),
     "starcoder2": Variant("Starcoder2Config", {**LLAMA, "sliding_window": 5}),
@@ -353,6 +355,8 @@ VARIANTS |= {
             "norm_topk_prob": True,
             "qkv_bias": False,
         },
+        # Before, it reads no qkv_bias.
+        right_since="4.55",
     ),
     "olmoe": Variant("OlmoeConfig", {**LLAMA, "num_experts_per_tok": 2, "num_experts": 5}),
     "olmoe-clip": Variant(

@@ -9,6 +9,7 @@ from typing import Any, SupportsIndex, TypeVar
 import torch
 from torch import Tensor
 
+from transformer_lens.activation_cache.summary import CacheSummary
 from transformer_lens.utilities.components_utils import get_act_name
 from transformer_lens.utilities.devices import warn_if_mps
 from transformer_lens.utilities.indices import as_index, as_layer
@@ -82,6 +83,13 @@ class CacheMapping:
 
     def __repr__(self) -> str:
         return f"ActivationCache with keys {list(self.cache_dict)}"
+
+    def summary(self) -> CacheSummary:
+        """Returns a table of the activations: names, shapes, dtypes, bytes; ``print(cache.summary())``."""
+        return CacheSummary.of(self.cache_dict)
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
 
     def keys(self) -> KeysView[str]:
         """Returns the full names, in the order in which the model came to them."""

@@ -8,6 +8,7 @@ stream, which parameters there are. Modules, processing, caches and checks ask t
 from transformer_lens.anatomy.attention import Attention
 from transformer_lens.anatomy.axes import MATRICES, axis_sizes, block_schema, schema
 from transformer_lens.anatomy.describe import (
+    PER_LAYER_FIELDS,
     absent_traits,
     attention_of,
     embedding_of,
@@ -39,6 +40,7 @@ from transformer_lens.anatomy.router import CORRECTION, Router
 __all__ = [
     "CORRECTION",
     "MATRICES",
+    "PER_LAYER_FIELDS",
     "Attention",
     "Branch",
     "Embedding",

@@ -41,6 +41,8 @@ from transformer_lens.loading.processing import Flags
 from transformer_lens.loading.quantization.settings import requested as requested_quantization
 from transformer_lens.loading.report import LoadReport
 from transformer_lens.loading.request import Request, one_of, refuse_unknown_arguments, requested_dtype
+from transformer_lens.loading.saving import save_model
+from transformer_lens.loading.sources.hub import upload
 from transformer_lens.loading.sources.model_names import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
 from transformer_lens.loading.sources.names import (
     DEFAULT_MODEL_ALIASES,
@@ -110,6 +112,8 @@ __all__ = [
     "refuse_unknown_arguments",
     "requested_dtype",
     "requested_quantization",
+    "save_model",
     "supported_architectures",
+    "upload",
     "verify",
 ]

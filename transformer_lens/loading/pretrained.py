@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 from transformer_lens import anatomy
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading import loaders, processing
+from transformer_lens.loading.architectures.saved_model import MODEL_TYPE as SAVED
 from transformer_lens.loading.checkpoint import Checkpoint
 from transformer_lens.loading.conversion import Architecture, Converted, convert, read_config
 from transformer_lens.loading.conversion.convert import refuse_more_layers
@@ -29,7 +30,7 @@ from transformer_lens.loading.memory.pages import PAGES
 from transformer_lens.loading.memory.threads import load_threads, one_thread_each
 from transformer_lens.loading.open_request import open_request, resolved
 from transformer_lens.loading.placement.devices import place
-from transformer_lens.loading.processing import Plan
+from transformer_lens.loading.processing import Flags, Plan
 from transformer_lens.loading.progress import byte_progress
 from transformer_lens.loading.quantization.quantization import Quantization
 from transformer_lens.loading.report import LoadReport, shortened
@@ -236,6 +237,8 @@ def _decided(
 ) -> Prepared:
     """Decides everything about the load of a checkpoint that is open."""
     choice = loaders.choose(request.load_mode, loaders.can_assign())
+    if architecture.model_type == SAVED:
+        request = _as_saved(request)
     with timed(seconds, "plan"):
         cfg = _config(request, checkpoint, architecture, step)
         file_cfg = copy.copy(cfg)
@@ -254,6 +257,14 @@ def _decided(
     return Prepared(
         cfg, weights, plan, converted, checkpoint, architecture, source, request, choice, quantization, seconds, cached
     )
+
+
+def _as_saved(request: Request) -> Request:
+    """Returns a request that leaves a saved model as it was saved, but for what the caller has named."""
+    named = request.flags.explicit
+    off = [one.name for one in fields(Flags) if one.name != "explicit" and one.name not in named]
+    dtype = request.dtype if "dtype" in named or request.dtype != torch.float32 else None
+    return replace(request, flags=replace(request.flags, **dict.fromkeys(off, False)), dtype=dtype)
 
 
 def _source(request: Request) -> tuple[Source | None, int | None]:

@@ -48,6 +48,7 @@ from transformer_lens.loading.architectures.qwen2_moe import QWEN2_MOE
 from transformer_lens.loading.architectures.qwen3 import QWEN3
 from transformer_lens.loading.architectures.qwen3_moe import QWEN3_MOE
 from transformer_lens.loading.architectures.refusals import kind_of
+from transformer_lens.loading.architectures.saved_model import MODEL_TYPE, saved_model
 from transformer_lens.loading.architectures.smollm3 import SMOLLM3
 from transformer_lens.loading.architectures.solar_open import SOLAR_OPEN
 from transformer_lens.loading.architectures.stablelm import STABLELM
@@ -116,12 +117,16 @@ _BY_MODEL_TYPE = {architecture.model_type: architecture for architecture in SUPP
 def find(config: Mapping[str, Any], label: str) -> Architecture:
     """Returns the architecture that a config names: by its class, else by its ``model_type``.
 
+    That of a model saved by ``save_pretrained`` is made of the config that it was saved with.
+
     Raises:
         UnsupportedArchitectureError: There is no table for it; the message says what kind it is, where that is known.
         CorruptCheckpointError: The config names none, or two that contradict each other.
     """
     names = config.get("architectures") or []
     model_type = config.get("model_type")
+    if model_type == MODEL_TYPE:
+        return saved_model(config, label)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise CorruptCheckpointError(f"config.json of {label}: architectures = {names!r} is not a list of names.")
     if not names and not isinstance(model_type, str):

@@ -364,3 +364,34 @@ def _asked(
             f"A file of {repo} could not be brought into the hub's cache ({type(error).__name__}: {error}).\n"
             "  Is there room and permission (cache_dir=..., HF_HOME), and does the network let you through?"
         ) from error
+
+
+def upload(
+    folder: Path,
+    repo: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    message: str = "Upload a HookedTransformer",
+) -> str:
+    """Uploads a folder to a repository, which is made where it is not there, and returns the commit's address.
+
+    Args:
+        folder: What is uploaded.
+        repo: Owner and name.
+        private: Whether a new repository is private; None takes the hub's default.
+        token: Access token with the right to write.
+        revision: Branch to commit to; None takes the main one.
+        message: Of the commit.
+
+    Raises:
+        LoadingError: This process is offline.
+    """
+    from huggingface_hub import HfApi
+
+    if is_offline():
+        raise LoadingError(f"{repo} cannot be written to offline (HF_HUB_OFFLINE): save_pretrained writes a folder.")
+    api = HfApi(token=token)
+    name = api.create_repo(repo, private=private, exist_ok=True).repo_id
+    return str(api.upload_folder(repo_id=name, folder_path=str(folder), revision=revision, commit_message=message))
