@@ -35,7 +35,7 @@ OWNERS = {
     "peft": (),  # adapters are merged by ourselves, live layers are read as they are
     "rich": ("cli/",),
     "platformdirs": ("loading/memory/processed/folder.py",),
-    "safetensors": ("loading/checkpoint/safetensors.py",),
+    "safetensors": ("loading/checkpoint/safetensors.py", "loading/saving.py"),
     "transformers": ("loading/sources/tokenizers.py", "loading/checkpoint/live_model.py"),
     "typer": ("cli/",),
 }

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from transformer_lens import anatomy
@@ -49,6 +48,8 @@ def save_model(
         QuantizedTensorError: Parameters are packed.
         FileExistsError: The folder holds a checkpoint that was not saved here.
     """
+    from safetensors.torch import save_file
+
     axes = anatomy.schema(cfg)
     missing = [name for name in axes if name not in parameters]
     if missing:
