@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ from transformer_lens.loading.memory.pages import PAGES
 from transformer_lens.loading.memory.threads import load_threads, one_thread_each
 from transformer_lens.loading.open_request import open_request, resolved
 from transformer_lens.loading.placement.devices import place
-from transformer_lens.loading.processing import Flags, Plan
+from transformer_lens.loading.processing import Plan
 from transformer_lens.loading.progress import byte_progress
 from transformer_lens.loading.quantization.quantization import Quantization
 from transformer_lens.loading.report import LoadReport, shortened
@@ -261,10 +261,8 @@ def _decided(
 
 def _as_saved(request: Request) -> Request:
     """Returns a request that leaves a saved model as it was saved, but for what the caller has named."""
-    named = request.flags.explicit
-    off = [one.name for one in fields(Flags) if one.name != "explicit" and one.name not in named]
-    dtype = request.dtype if "dtype" in named or request.dtype != torch.float32 else None
-    return replace(request, flags=replace(request.flags, **dict.fromkeys(off, False)), dtype=dtype)
+    is_named = "dtype" in request.flags.explicit or request.dtype != torch.float32
+    return replace(request, flags=request.flags.only_explicit(), dtype=request.dtype if is_named else None)
 
 
 def _source(request: Request) -> tuple[Source | None, int | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -25,3 +25,8 @@ class Flags:
     def none(cls) -> Flags:
         """Returns flags that ask for nothing."""
         return cls(False, False, False, False, False)
+
+    def only_explicit(self) -> Flags:
+        """Returns flags that ask for what the caller has named, and for nothing else."""
+        steps = [field.name for field in fields(self) if field.name != "explicit"]
+        return Flags(**{name: name in self.explicit and getattr(self, name) for name in steps}, explicit=self.explicit)
