@@ -23,7 +23,7 @@ CELLS = read_cells()
 # As `make test` runs them.
 PARALLEL = ("--numprocesses", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 # What a test run needs of this tree beside the package, which is installed.
-TREE = (".github", "benchmarks", "constraints", "demo", "docs", "fuzz", "matrix", "tests")
+TREE = (".github", "benchmarks", "constraints", "demo", "docs", "fuzz", "hook_map", "matrix", "tests")
 
 nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "uv|virtualenv"
