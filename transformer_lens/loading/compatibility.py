@@ -18,7 +18,7 @@ from transformer_lens.loading.errors import UnknownModelError
 from transformer_lens.loading.pretrained import prepare
 from transformer_lens.loading.processing import Flags
 from transformer_lens.loading.request import Request, refuse_unknown_arguments
-from transformer_lens.loading.sources import load_tokenizer, resolve, training_steps
+from transformer_lens.loading.sources import load_tokenizer, resolve, training_run
 from transformer_lens.loading.sources.names import hub_name
 from transformer_lens.loading.state_dicts import state_dict_of
 
@@ -111,16 +111,23 @@ def get_num_params_of_pretrained(model_name: str) -> int:
 
 
 def get_checkpoint_labels(model_name: str, **kwargs: Any) -> tuple[list[int], str]:
-    """Returns the training checkpoints of a model, and what their labels count ("step").
+    """Returns the labels of a model's training checkpoints, ascending, and what they count ("step" or "token").
+
+    Args:
+        model_name: A folder, a hub id or an alias.
+        **kwargs: Arguments of ``sources.resolve`` (revision, token, cache_dir, local_files_only).
 
     Raises:
         UnknownModelError: The model has no known checkpoints.
     """
+    where = {
+        name: kwargs.pop(name) for name in ("revision", "token", "cache_dir", "local_files_only") if name in kwargs
+    }
     refuse_unknown_arguments(kwargs)
-    known = training_steps(hub_name(model_name))
-    if known is None:
+    run = training_run(hub_name(model_name), resolve(model_name, **where))
+    if run is None:
         raise UnknownModelError(f"{model_name} has no list of training checkpoints here.")
-    return list(known[0]), "step"
+    return list(run.labels), run.label_type
 
 
 def fill_missing_keys(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

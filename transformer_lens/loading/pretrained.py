@@ -37,13 +37,18 @@ from transformer_lens.loading.report import LoadReport, shortened
 from transformer_lens.loading.request import Request
 from transformer_lens.loading.savings import Savings
 from transformer_lens.loading.sources import (
+    FolderSource,
+    HubSource,
     Source,
+    TrainingCheckpoint,
     find_training_checkpoint,
     load_tokenizer,
     read_stop_tokens,
     stop_tokens_of,
 )
 from transformer_lens.loading.sources.names import hub_name
+from transformer_lens.loading.sources.resolve import named_tokenizer
+from transformer_lens.loading.sources.tokenizers import has_tokenizer
 from transformer_lens.loading.versions import versions
 from transformer_lens.loading.weights import Held, Weights
 from transformer_lens.utilities.devices import get_device
@@ -91,11 +96,14 @@ class Prepared:
         """Returns the tokenizer beside the weights, or None where there is none."""
         if self.source is None:
             return None
+        named = self.cfg.tokenizer_name
         with timed(self.seconds, "tokenizer"):
             try:
+                if named is not None and not has_tokenizer(self.source):
+                    return load_tokenizer(named_tokenizer(named, self.source))
                 return load_tokenizer(self.source, trust_remote_code=self.request.trust_remote_code)
             except LoadingError as error:
-                if self.request.hf_model is None:
+                if self.request.hf_model is None and named is None:
                     raise
                 warnings.warn(f"The model has no tokenizer: {error}\n  Give one with tokenizer=....", stacklevel=3)
                 return None
@@ -158,7 +166,13 @@ class Prepared:
         with warnings.catch_warnings():
             # What there is to warn of has been said.
             warnings.simplefilter("ignore")
-            return _decided(request, self.source, self.cfg.checkpoint_value, self.checkpoint, self.architecture, {})
+            cfg = self.cfg
+            step = None
+            if cfg.checkpoint_value is not None:
+                step = TrainingCheckpoint(
+                    cfg.checkpoint_index, cfg.checkpoint_value, cfg.checkpoint_label_type or "step"
+                )
+            return _decided(request, self.source, step, self.checkpoint, self.architecture, {})
 
     def tied(self) -> frozenset[str]:
         """Returns the parameters that read the same tensor as another."""
@@ -230,7 +244,7 @@ def prepare(request: Request) -> Prepared:
 def _decided(
     request: Request,
     source: Source | None,
-    step: int | None,
+    step: TrainingCheckpoint | None,
     checkpoint: Checkpoint,
     architecture: Architecture,
     seconds: dict[str, float],
@@ -265,19 +279,25 @@ def _as_saved(request: Request) -> Request:
     return replace(request, flags=request.flags.only_explicit(), dtype=request.dtype if is_named else None)
 
 
-def _source(request: Request) -> tuple[Source | None, int | None]:
-    """Returns where the name points, and the training step it means."""
+def _source(request: Request) -> tuple[Source | None, TrainingCheckpoint | None]:
+    """Returns where the name points, and the training checkpoint that is meant."""
     if request.model_name is None:
         return None, None
-    revision, step = request.revision, None
-    if request.checkpoint_index is not None or request.checkpoint_value is not None:
-        found = find_training_checkpoint(
-            hub_name(request.model_name), request.checkpoint_index, request.checkpoint_value
+    source = resolved(request, request.model_name, request.revision, request.subfolder)
+    if request.checkpoint_index is None and request.checkpoint_value is None:
+        return source, None
+    if not isinstance(source, (FolderSource, HubSource)):
+        raise ValueError(f"{source.label} is one file, and holds no training checkpoints.")
+    found = find_training_checkpoint(
+        hub_name(request.model_name), source, request.checkpoint_index, request.checkpoint_value
+    )
+    if found.file is not None:
+        return replace(source, weights=found.file), found
+    if request.revision is not None and request.revision != found.revision:
+        raise ValueError(
+            f"revision={request.revision!r} and the training checkpoint {found.revision!r} are two revisions."
         )
-        if revision is not None and revision != found.revision:
-            raise ValueError(f"revision={revision!r} and the training checkpoint {found.revision!r} are two revisions.")
-        revision, step = found.revision, found.value
-    return resolved(request, request.model_name, revision, request.subfolder), step
+    return resolved(request, request.model_name, found.revision, request.subfolder), found
 
 
 def source_of(request: Request) -> Source:
@@ -289,7 +309,7 @@ def source_of(request: Request) -> Source:
 
 
 def _config(
-    request: Request, checkpoint: Checkpoint, architecture: Architecture, step: int | None
+    request: Request, checkpoint: Checkpoint, architecture: Architecture, step: TrainingCheckpoint | None
 ) -> HookedTransformerConfig:
     """Returns the config of the unprocessed model, at the checkpoint's own context length."""
     fields = read_config(architecture, checkpoint.config, checkpoint.label)
@@ -311,9 +331,9 @@ def _config(
         init_weights=False,
         trust_remote_code=request.trust_remote_code,
         from_checkpoint=step is not None,
-        checkpoint_value=step,
-        checkpoint_index=request.checkpoint_index,
-        checkpoint_label_type=None if step is None else "step",
+        checkpoint_value=None if step is None else step.value,
+        checkpoint_index=None if step is None else step.index,
+        checkpoint_label_type=None if step is None else step.label_type,
     )
     # A plan is for any machine: whether this one has the devices is asked by `admit`, for a load.
     cfg.n_devices = request.n_devices

@@ -9,13 +9,14 @@ from transformer_lens import anatomy
 from transformer_lens.anatomy import Layer, Mixture, Model
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading import processing
-from transformer_lens.loading.architectures import SUPPORTED
+from transformer_lens.loading.architectures import SUPPORTED, UPSTREAM_FORMATS
 from transformer_lens.loading.checkpoint import gguf_families
 from transformer_lens.loading.conversion import Architecture, ConfigView
 from transformer_lens.loading.sources.model_families import names_of
 
-# A size that a family has no default of. Patterns of layers are seen in the first few.
+# A size, and another field, that a family has no default of. Patterns of layers are seen in the first few.
 _EXAMPLE = 64
+_SAID = {"act_fn": "gelu"}
 _MOST_LAYERS = 8
 _PAGE = """# Models
 
@@ -25,8 +26,10 @@ listed name or not; a listed name has short names too (`make_model_alias_map()`)
 
 - *Block* and *left out* are told for the defaults of the family's config: a checkpoint's own config may switch on a
   window, shared keys, biases or a scaling of rotary positions. `transformer-lens plan NAME` says what holds for it.
-- Every class loads from safetensors and from `.bin` files, from a live model, and in 4 and 8 bits (bitsandbytes, packed
-  on load or in the file: [quantization.md](quantization.md)). *Files* names what some have besides.
+- Every class of transformers loads from safetensors and from `.bin` files, from a live model, and in 4 and 8 bits
+  (bitsandbytes, packed on load or in the file: [quantization.md](quantization.md)). *Files* names what some have
+  besides; `pth` is upstream's own format: its fields in `config.json`, its names in `*final.pth`, and training
+  checkpoints in `checkpoints/*_<label>.pth`.
 - What was run with which release of transformers: [compatibility.md](compatibility.md). A class that a release does not
   have cannot be compared with it; loading needs no class of transformers.
 - What cannot be loaded, and what loads it instead: [errors.md](errors.md#unsupportedarchitectureerror).
@@ -65,7 +68,8 @@ class SupportedArchitecture:
 
 def supported_architectures() -> tuple[SupportedArchitecture, ...]:
     """Returns what can be loaded, a record a class, in the order of their names. Nothing is read."""
-    return tuple(_record(SUPPORTED[name]) for name in sorted(SUPPORTED, key=str.lower))
+    known = {**SUPPORTED, **UPSTREAM_FORMATS}
+    return tuple(_record(known[name]) for name in sorted(known, key=str.lower))
 
 
 def markdown(records: tuple[SupportedArchitecture, ...]) -> str:
@@ -87,7 +91,7 @@ def _shown(names: tuple[str, ...], most: int = 3) -> str:
 
 
 class _Defaults(ConfigView):
-    """An empty config; a size that has no default is some number."""
+    """A config that says next to nothing; a size that has no default is some number."""
 
     def size(self, name: str, default: int | None = None, kind: str = "width") -> int:
         """Returns the default of a field."""
@@ -99,7 +103,7 @@ class _Defaults(ConfigView):
 
 
 def _record(architecture: Architecture) -> SupportedArchitecture:
-    fields = architecture.read_config(_Defaults({}, architecture.name))
+    fields = architecture.read_config(_Defaults(_SAID, architecture.name))
     fields = anatomy.first_layers(fields, min(fields["n_layers"], _MOST_LAYERS))
     cfg = HookedTransformerConfig(
         **fields, original_architecture=architecture.name, device="cpu", init_weights=False, n_devices=1
@@ -115,7 +119,7 @@ def _record(architecture: Architecture) -> SupportedArchitecture:
         block=block_in_words(anatomy.model_of(cfg)),
         steps=decided.steps,
         left_out=decided.skipped,
-        files=("safetensors", "bin", *gguf, *packed),
+        files=("pth",) if architecture.name in UPSTREAM_FORMATS else ("safetensors", "bin", *gguf, *packed),
         names=names_of(architecture.name),
     )
 

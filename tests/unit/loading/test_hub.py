@@ -216,6 +216,48 @@ def test_what_was_fetched_is_found_when_the_hub_is_gone(answers):
     assert [gone[name][1] for name in ("file", "subfolder", "revision")] == ["{}", '{"sub": 1}', '{"v": 1}']
 
 
+class ListingHub(Hub):
+    """Answers what the files of a repository are, too."""
+
+    def do_GET(self) -> None:
+        if not self.path.startswith("/api/models/open/model/tree/main"):
+            return super().do_GET()
+        names = [*FILES["open/model", "main"], "checkpoints/run_9.pth"]
+        body = json.dumps([{"type": "file", "path": name, "size": 2, "oid": COMMIT} for name in names]).encode()
+        return self.answer(200, body, Content_Type="application/json")
+
+    do_HEAD = do_GET
+
+
+LISTED = """
+import json, sys
+from transformer_lens.loading.errors import LoadingError
+from transformer_lens.loading.sources import resolve
+out = {}
+for name, (repo, where, file) in json.load(sys.stdin).items():
+    try:
+        out[name] = list(resolve(repo, **where).names())
+    except LoadingError as error:
+        out[name] = str(error)
+print(json.dumps(out))
+"""
+
+
+def test_the_names_of_a_repositorys_files(tmp_path):
+    cases = {
+        "all": ("open/model", {}, ""),
+        "sub": ("open/model", {"subfolder": "sub"}, ""),
+        "no": ("open/mode", {}, ""),
+    }
+    with serving(ListingHub) as endpoint:
+        found = in_child(cases, endpoint, tmp_path, LISTED)
+        in_child({"file": CASES["file"]}, endpoint, tmp_path)
+    assert found["all"] == ["checkpoints/run_9.pth", "config.json", "sub/config.json"]
+    assert found["sub"] == ["config.json"] and "neither a folder nor a model on the hub" in found["no"]
+    gone = in_child({"all": cases["all"]}, endpoint, tmp_path, LISTED, HF_HUB_OFFLINE="1")
+    assert gone["all"] == ["config.json"]
+
+
 # -- downloads that break off ------------------------------------------------------------------------------------------
 
 SHARD = "".join(f"{i:07d}" for i in range(30_000))

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from tests.tiny_models import FAMILIES
 from transformer_lens.cli.app import app
 from transformer_lens.loading import OFFICIAL_MODEL_NAMES, supported_architectures
-from transformer_lens.loading.architectures import SUPPORTED
+from transformer_lens.loading.architectures import SUPPORTED, UPSTREAM_FORMATS
 from transformer_lens.loading.sources.model_families import NO_DECODERS, class_of, names_of
 from transformer_lens.loading.supported import markdown
 
@@ -23,7 +23,7 @@ def test_the_page_is_what_the_command_prints():
 
 
 def test_every_table_has_a_record():
-    assert set(RECORDS) == set(SUPPORTED)
+    assert set(RECORDS) == {*SUPPORTED, *UPSTREAM_FORMATS}
     assert {record.model_type for record in RECORDS.values()} >= set(FAMILIES)
     for record in RECORDS.values():
         assert record.block and (ROOT / "transformer_lens/loading" / record.table).is_file()

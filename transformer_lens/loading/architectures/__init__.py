@@ -53,11 +53,12 @@ from transformer_lens.loading.architectures.smollm3 import SMOLLM3
 from transformer_lens.loading.architectures.solar_open import SOLAR_OPEN
 from transformer_lens.loading.architectures.stablelm import STABLELM
 from transformer_lens.loading.architectures.starcoder2 import STARCODER2
+from transformer_lens.loading.architectures.upstream_formats import UPSTREAM_FORMATS, upstream_format
 from transformer_lens.loading.conversion.architecture import Architecture
 from transformer_lens.loading.errors import CorruptCheckpointError, UnsupportedArchitectureError
 from transformer_lens.loading.sources.remote_code import code_named
 
-__all__ = ["NANOGPT", "SUPPORTED", "find", "own_names"]
+__all__ = ["NANOGPT", "SUPPORTED", "UPSTREAM_FORMATS", "find", "own_names"]
 
 # What config.json may name.
 SUPPORTED: Mapping[str, Architecture] = {
@@ -130,6 +131,9 @@ def find(config: Mapping[str, Any], label: str) -> Architecture:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise CorruptCheckpointError(f"config.json of {label}: architectures = {names!r} is not a list of names.")
     if not names and not isinstance(model_type, str):
+        own = upstream_format(config, label)
+        if own is not None:
+            return own
         raise CorruptCheckpointError(
             f"config.json of {label} names neither `architectures` nor `model_type`: what the tensors mean is not said."
         )

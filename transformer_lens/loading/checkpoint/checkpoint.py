@@ -28,6 +28,10 @@ _FORMATS = (
 )
 
 
+# How the name of the one file ends that upstream's own models have.
+_FINAL = "final.pth"
+
+
 @dataclass(frozen=True)
 class Merge:
     """What adapters have done to one tensor of a checkpoint.
@@ -98,6 +102,8 @@ def open_checkpoint(source: Source, config: Mapping[str, Any], skip: Skip, io: s
     Raises:
         CorruptCheckpointError: There are no weights, a shard is missing, or a file is broken.
     """
+    if source.weights is not None:
+        return _checkpoint(source, config, [(source.file(source.weights), None, None)], skip, io)
     for index_name, single_name in _FORMATS:
         path = source.find(index_name)
         if path is not None:
@@ -106,7 +112,12 @@ def open_checkpoint(source: Source, config: Mapping[str, Any], skip: Skip, io: s
         located = _located(source, single_name)
         if located is not None:
             return _checkpoint(source, config, [(*located, None)], skip, io)
-    looked = ", ".join(name for index, single in _FORMATS for name in (single, index))
+    finals = [name for name in source.names() if name.endswith(_FINAL) and "/" not in name]
+    if len(finals) == 1:
+        return _checkpoint(source, config, [(source.file(finals[0]), None, None)], skip, io)
+    if finals:
+        raise CorruptCheckpointError(f"{source.label} holds {' and '.join(finals)}: which one is the model?")
+    looked = ", ".join((*(name for index, single in _FORMATS for name in (single, index)), f"*{_FINAL}"))
     raise CorruptCheckpointError(
         f"{source.label} holds no weights: looked for {looked}.\n  {source.listing()}\n  is the download complete?"
     )
@@ -196,7 +207,7 @@ def _checkpoint(
 
 
 def _promises_of(path: Path, header: Header | None, io: str) -> Mapping[str, LazyTensor]:
-    if path.suffix == ".bin":
+    if path.suffix in (".bin", ".pth"):
         return bin_file.read_records(path, io)
     regions = safetensors.read_header(path) if header is None else safetensors.regions_of(path, header)
     return {key: region.promise(key, io) for key, region in regions.items()}

@@ -26,12 +26,14 @@ class When:
         default: What it is where config.json does not say.
         equals: The value; True and False compare what the field's value counts as.
         same_as: Another field, whose value it must have instead of `equals`, and has by default.
+        at_most: A number that the field must not pass instead.
     """
 
     name: str
     default: Any
     equals: Any = True
     same_as: str | None = None
+    at_most: int | None = None
 
     def holds(self, config: Mapping[str, Any]) -> bool:
         """Whether the condition holds for a config as parsed."""
@@ -39,6 +41,8 @@ class When:
         if self.same_as is not None:
             return value is None or bool(value == config.get(self.same_as))
         value = self.default if value is None else value
+        if self.at_most is not None:
+            return isinstance(value, int) and value <= self.at_most
         return bool((bool(value) if isinstance(self.equals, bool) else value) == self.equals)
 
 

@@ -5,18 +5,23 @@ from transformer_lens.loading.sources.hub import HubSource
 from transformer_lens.loading.sources.resolve import resolve, resolve_tokenizer
 from transformer_lens.loading.sources.source import FolderSource, GGUFSource, Source
 from transformer_lens.loading.sources.tokenizers import load_tokenizer
-from transformer_lens.loading.sources.training_checkpoints import find_training_checkpoint, training_steps
+from transformer_lens.loading.sources.training_checkpoints import (
+    TrainingCheckpoint,
+    find_training_checkpoint,
+    training_run,
+)
 
 __all__ = [
     "FolderSource",
     "GGUFSource",
     "HubSource",
     "Source",
+    "TrainingCheckpoint",
     "find_training_checkpoint",
     "load_tokenizer",
     "read_stop_tokens",
     "resolve",
     "resolve_tokenizer",
     "stop_tokens_of",
-    "training_steps",
+    "training_run",
 ]

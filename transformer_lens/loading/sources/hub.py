@@ -10,7 +10,7 @@ from typing import Any
 
 from transformer_lens.loading.errors import LoadingError, UnknownModelError
 from transformer_lens.loading.sources.names import nearest, siblings
-from transformer_lens.loading.sources.source import Source
+from transformer_lens.loading.sources.source import Source, names_in
 
 # The packages, of one huggingface_hub or another, whose errors say that a connection failed.
 _TRANSPORTS = ("httpx", "httpx2", "httpcore", "requests", "urllib3")
@@ -43,6 +43,7 @@ class HubSource(Source):
     local_files_only: bool = False
     fetch: str = "all"
     kind: str = "hub"
+    weights: str | None = None
     silences: list[str] = field(default_factory=list, compare=False, repr=False)
     met: list[str] = field(default_factory=list, compare=False, repr=False)
     headers: dict[str, dict[str, Any] | None] = field(default_factory=dict, compare=False, repr=False)
@@ -128,6 +129,16 @@ class HubSource(Source):
                 where[name] = value
         return self.repo, where
 
+    def names(self) -> tuple[str, ...]:
+        """Returns the names of the repository's files on the hub, or of those in the cache where it is not asked."""
+        self._meet("config.json")
+        if self._is_silent():
+            config = cached(self.repo, "config.json", self.revision, self.subfolder, self.cache_dir)
+            return () if config is None else names_in(config.parent)
+        start = "" if self.subfolder is None else f"{self.subfolder}/"
+        found = files_of(self.repo, self.revision, self.token, self.cache_dir)
+        return tuple(sorted(name.removeprefix(start) for name in found if name.startswith(start)))
+
     def listing(self) -> str:
         """Says where to look."""
         return f"look at the list of files of {self.repo} on the hub"
@@ -135,7 +146,7 @@ class HubSource(Source):
 
 def _holds_weights(name: str) -> bool:
     """Whether a file holds a model's weights, by its name; adapters are small."""
-    return name.endswith((".safetensors", ".bin")) and not name.startswith("adapter_")
+    return name.endswith((".safetensors", ".bin", ".pth")) and not name.startswith("adapter_")
 
 
 def is_name(repo: str) -> bool:
@@ -173,6 +184,21 @@ def exists(repo: str, name: str, revision: str | None, subfolder: str | None, to
 
     where = name if subfolder is None else f"{subfolder}/{name}"
     return bool(HfApi().file_exists(repo, where, revision=revision, token=token))
+
+
+def files_of(repo: str, revision: str | None, token: str | bool | None, cache_dir: str | None) -> list[str]:
+    """Asks the hub for the names of a repository's files."""
+    from huggingface_hub import HfApi
+
+    known: dict[str, Any] = {"revision": revision, **({} if cache_dir is None else {"cache_dir": cache_dir})}
+    found: list[str] = []
+
+    def ask() -> str:
+        found.extend(HfApi().list_repo_files(repo, revision=revision, token=token))
+        return repo
+
+    _asked(repo, "config.json", known, [], ask)
+    return found
 
 
 def remote_header(

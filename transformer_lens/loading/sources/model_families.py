@@ -21,7 +21,6 @@ _CLASS_OF: dict[str, str] = {
         "Gemma3ForConditionalGeneration": "google/gemma-3- google/medgemma-",
         "GemmaForCausalLM": "google/gemma-2b google/gemma-7b",
         "GptOssForCausalLM": "openai/gpt-oss-",
-        "HookedTransformer": "NeelNanda/ ArthurConmy/redwood_attn_2l",
         "LlamaForCausalLM": "llama- meta-llama/ codellama/ 01-ai/Yi-",
         "MistralForCausalLM": "mistralai/Mistral-",
         "MixtralForCausalLM": "mistralai/Mixtral-",
@@ -35,7 +34,10 @@ _CLASS_OF: dict[str, str] = {
         "QWenLMHeadModel": "Qwen/Qwen-",
         "Qwen2ForCausalLM": "Qwen/Qwen1.5- Qwen/Qwen2 Qwen/QwQ-",
         "Qwen3ForCausalLM": "Qwen/Qwen3-",
-        "minGPT": "Baidicoot/Othello-GPT-",
+        "mingpt": "Baidicoot/Othello-GPT-",
+        "neel": "NeelNanda/ ArthurConmy/redwood_attn_2l",
+        "neel-solu-old": "NeelNanda/SoLU_1L_v9 NeelNanda/SoLU_2L_v10 NeelNanda/SoLU_4L_v11 NeelNanda/SoLU_6L_v13 "
+        "NeelNanda/SoLU_8L_v21 NeelNanda/SoLU_10L_v22 NeelNanda/SoLU_12L_v23",
     }.items()
     for start in starts.split()
 }

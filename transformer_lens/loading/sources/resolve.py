@@ -80,6 +80,18 @@ def resolve_tokenizer(tokenizer_name: str) -> Source:
         ) from None
 
 
+def named_tokenizer(name: str, beside: Source) -> Source:
+    """Returns the repository that the config of a checkpoint names for its tokenizer, reached as the checkpoint is.
+
+    A name is a repository's, never a path: a stranger has written it. For a folder only the hub's cache is looked at.
+    """
+    if isinstance(beside, HubSource):
+        return HubSource(
+            name, name, token=beside.token, cache_dir=beside.cache_dir, local_files_only=beside.local_files_only
+        )
+    return HubSource(name, name, local_files_only=True)
+
+
 def _looks_like_a_path(name: str) -> bool:
     return (
         name.startswith((".", "~", "/", "\\"))

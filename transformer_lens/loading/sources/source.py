@@ -19,11 +19,13 @@ class Source(ABC):
         label: What messages call it.
         kind: "folder", "hub" or "gguf".
         revision: The hub's revision, if there is one.
+        weights: The file of weights that is meant, one of several; None means those that a checkpoint has.
     """
 
     label: str
     kind: str
     revision: str | None
+    weights: str | None
 
     @property
     def links(self) -> Mapping[str, str]:
@@ -56,9 +58,19 @@ class Source(ABC):
         """Returns the name and the keyword arguments by which transformers itself finds the same files."""
         return self.label, {}
 
+    def names(self) -> tuple[str, ...]:
+        """Returns the names of the files that are there, sorted, with the folder that they are in; may ask the hub."""
+        return ()
+
     def listing(self) -> str:
         """Says what is there, as far as that is known without asking the network."""
         return "its files cannot be listed here"
+
+
+def names_in(folder: Path) -> tuple[str, ...]:
+    """Returns the names of the files in a folder and in its own folders, sorted."""
+    inside = (*folder.glob("*"), *folder.glob("*/*"))
+    return tuple(sorted(path.relative_to(folder).as_posix() for path in inside if path.is_file()))
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,7 @@ class FolderSource(Source):
     label: str
     kind: str = "folder"
     revision: str | None = None
+    weights: str | None = None
     root: Path | None = None
     followed: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -128,6 +141,10 @@ class FolderSource(Source):
         """Returns the folder."""
         return str(self.folder), {}
 
+    def names(self) -> tuple[str, ...]:
+        """Returns the names of the files in the folder and in its own folders."""
+        return names_in(self.folder)
+
     def listing(self) -> str:
         """Lists the folder."""
         names = sorted(path.name for path in self.folder.iterdir())
@@ -142,6 +159,7 @@ class GGUFSource(Source):
     label: str
     kind: str = "gguf"
     revision: str | None = None
+    weights: str | None = None
 
     def find(self, name: str) -> Path | None:
         """Returns the path of the file itself."""
