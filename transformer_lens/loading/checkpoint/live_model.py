@@ -20,7 +20,7 @@ from transformer_lens.loading.quantization.bitsandbytes import is_woven, packed_
 from transformer_lens.loading.quantization.methods import UNDONE_BY_TRANSFORMERS
 from transformer_lens.loading.quantization.promises import packed_promise
 from transformer_lens.loading.sources.handed_over import handed_over, is_failure
-from transformer_lens.loading.sources.hub import HubSource
+from transformer_lens.loading.sources.hub_source import HubSource
 from transformer_lens.loading.sources.remote_code import without_code
 from transformer_lens.loading.sources.resolve import resolve
 from transformer_lens.loading.sources.source import GGUFSource, Source

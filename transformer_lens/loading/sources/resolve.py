@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from transformer_lens.loading.errors import UnknownModelError
-from transformer_lens.loading.sources.hub import HubSource
+from transformer_lens.loading.sources.hub_source import HubSource
 from transformer_lens.loading.sources.names import NON_HF_HOSTED_MODEL_NAMES, hub_name, nearest, siblings
 from transformer_lens.loading.sources.source import FolderSource, GGUFSource, Source
 
