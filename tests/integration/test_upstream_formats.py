@@ -16,6 +16,7 @@ from transformer_lens.loading.errors import (
     UnhandledConfigError,
     UnknownModelError,
 )
+from transformer_lens.loading_from_pretrained import convert_mingpt_weights, convert_neel_solu_old_weights
 
 SIZES = {"d_model": 24, "n_layers": 2, "n_heads": 3, "d_head": 8, "d_mlp": 40, "n_ctx": 17, "d_vocab": 29}
 # Of a run, and of no reader: what configs of trained models carry beside.
@@ -36,13 +37,18 @@ CONFIGS = {
 TOKENS = torch.arange(22).reshape(2, 11) * 7 % 29
 
 
-def weights_of(config: dict, std: float = 0.3) -> dict[str, torch.Tensor]:
-    """Random weights in upstream's names and shapes."""
+def config_of(config: dict) -> HookedTransformerConfig:
+    """Our config of the same model."""
     skipped = {*RUN, "normalization", "shortformer_pos", "architecture"}
     fields = {name: value for name, value in config.items() if name not in skipped}
     if config.get("shortformer_pos"):
         fields["positional_embedding_type"] = "shortformer"
-    model = HookedTransformer(HookedTransformerConfig(**fields, device="cpu"))
+    return HookedTransformerConfig(**fields, device="cpu")
+
+
+def weights_of(config: dict, std: float = 0.3) -> dict[str, torch.Tensor]:
+    """Random weights in upstream's names and shapes."""
+    model = HookedTransformer(config_of(config))
     generator = torch.Generator().manual_seed(1)
     out = {name: torch.randn(p.shape, generator=generator) * std for name, p in model.named_parameters()}
     for name in out:
@@ -140,6 +146,8 @@ def test_older_solu_models_by_the_name_of_their_repository(n_layers, tmp_path):
         model = load(folder, device="cpu")
         assert model.cfg.original_architecture == "neel-solu-old"
         assert_same(model, by_mathematics(config, state, TOKENS))
+    converted = convert_neel_solu_old_weights(old(state, n_layers), config_of(config))
+    assert all(torch.equal(converted[name], tensor) for name, tensor in state.items())
     cut = HookedTransformer.from_pretrained_no_processing(folder, device="cpu", first_n_layers=1)
     assert torch.equal(cut.W_in[0], state["blocks.0.mlp.W_in"])
 
@@ -184,6 +192,8 @@ def test_mingpt(load, tmp_path):
     model = getattr(HookedTransformer, load)(write(tmp_path, config, theirs, "synthetic_final.pth"), device="cpu")
     assert_same(model, by_mathematics(config, state, TOKENS))
     assert model.cfg.original_architecture == "mingpt" and len(model.load_report.dropped) == 2
+    converted = convert_mingpt_weights(theirs, config_of(config))
+    assert all(torch.equal(converted[name], tensor) for name, tensor in state.items())
 
 
 @pytest.fixture

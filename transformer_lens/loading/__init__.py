@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformer_lens.loading.compatibility import (
     convert_hf_model_config,
+    convert_neel_model_config,
     fill_missing_keys,
     get_checkpoint_labels,
     get_num_params_of_pretrained,
@@ -96,6 +97,7 @@ __all__ = [
     "UnsupportedArchitectureError",
     "admit",
     "convert_hf_model_config",
+    "convert_neel_model_config",
     "fill_missing_keys",
     "get_checkpoint_labels",
     "get_num_params_of_pretrained",

@@ -35,6 +35,16 @@ def convert_hf_model_config(model_name: str, **kwargs: Any) -> dict[str, Any]:
     return read_config(architectures.find(config, source.label), config, source.label)
 
 
+def convert_neel_model_config(official_model_name: str, **kwargs: Any) -> dict[str, Any]:
+    """Returns the fields that the config.json of one of upstream's own models means: as for any other checkpoint.
+
+    Args:
+        official_model_name: A folder, a hub id or an alias.
+        **kwargs: Arguments of ``sources.resolve`` (revision, token, cache_dir …).
+    """
+    return convert_hf_model_config(official_model_name, **kwargs)
+
+
 def get_pretrained_model_config(
     model_name: str,
     hf_cfg: Mapping[str, Any] | None = None,

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.loading import loaders, processing
 from transformer_lens.loading.architectures import NANOGPT, own_names
+from transformer_lens.loading.architectures.upstream_formats import UPSTREAM_FORMATS
 from transformer_lens.loading.checkpoint import Checkpoint, open_checkpoint
 from transformer_lens.loading.checkpoint.bin_file import read_nested
 from transformer_lens.loading.checkpoint.io import IOChoice, choose_io
@@ -77,6 +78,23 @@ def prepare_state_dict(given: StateDict, cfg: HookedTransformerConfig | None, re
 def convert_nanogpt(state_dict: Mapping[str, Any], cfg: HookedTransformerConfig) -> dict[str, Tensor]:
     """Returns the weights of a nanoGPT state dict in our names and shapes, as views of its own."""
     return _converted(open_state_dict(state_dict), cfg, fold_ln=True)[0].weights.state_dict()
+
+
+def convert_upstream_format(
+    name: str, state_dict: Mapping[str, Any], cfg: HookedTransformerConfig
+) -> dict[str, Tensor]:
+    """Returns the weights of a state dict in one of upstream's own formats in our names and shapes, as views.
+
+    Args:
+        name: Of the format: "neel", "neel-solu-old" or "mingpt".
+        state_dict: Left as it is.
+        cfg: Of the model.
+    """
+    checkpoint = open_state_dict(state_dict)
+    architecture = replace(UPSTREAM_FORMATS[name], said_by="config")
+    cfg = with_norms_of(("ln_final.w",), cfg, True)
+    said = {"n_layers": cfg.n_layers}
+    return convert(checkpoint.weights, architecture, cfg, said, checkpoint.label).weights.state_dict()
 
 
 def open_state_dict(given: StateDict, io: str = "auto") -> Checkpoint:

@@ -19,7 +19,6 @@ _TRACR = "it makes a config of the bridge; build a HookedTransformerConfig and l
 _PER_LAYER = "it reads configs for the bridge; anatomy.layer_of describes a layer of any model"
 _TABLES = "tables of positions are not kept; create_alibi_bias and calculate_sin_cos_rotary make them"
 _BELOW = "utilities import nothing that lies above them; it is in"
-_OLD = "its format is not read by this release: HookedTransformer.from_state_dict takes weights in its names"
 
 LEFT_OUT: dict[str, str] = {
     "BertNextSentencePrediction": _ENCODER,
@@ -55,12 +54,6 @@ LEFT_OUT: dict[str, str] = {
     "components.t5_attention": _T5,
     "components.t5_block": _T5,
     "components.token_typed_embed": _ENCODER,
-    "loading_from_pretrained.convert_mingpt_weights": _OLD,
-    "loading_from_pretrained.convert_neel_solu_old_weights": _OLD,
-    "pretrained.weight_conversions.convert_mingpt_weights": _OLD,
-    "pretrained.weight_conversions.convert_neel_solu_old_weights": _OLD,
-    "pretrained.weight_conversions.mingpt": _OLD,
-    "pretrained.weight_conversions.neel_solu_old": _OLD,
     "components.abstract_attention.AbstractAttention.alibi": _TABLES,
     "components.abstract_attention.AbstractAttention.rotary_cos": _TABLES,
     "components.abstract_attention.AbstractAttention.rotary_sin": _TABLES,
@@ -111,7 +104,6 @@ for _module, _names, _why in (
     ("pretrained.weight_conversions.mixtral", "require_readable_weight", _PACKED),
     ("pretrained.weight_conversions.olmoe", "require_readable_weight", _PACKED),
     ("pretrained.weight_conversions.openai", "require_readable_weight", _PACKED),
-    ("loading_from_pretrained", "convert_neel_model_config", _OLD),
 ):
     LEFT_OUT.update({f"{_module}.{_name}": _why for _name in _names.split()})
 

@@ -1,8 +1,8 @@
 """Upstream's converters, one function a family, over the registry of tables.
 
-Each takes a live transformers model (nanoGPT's takes a state dict) and a config, and returns a state dict in our names.
-Its tensors are views of the model's own wherever a layout allows it: write to none of them. A family that no table
-knows is refused by the registry, with the reason.
+Each takes a live transformers model (a state dict for nanoGPT, minGPT and the older SoLU models) and a config, and
+returns a state dict in our names. Its tensors are views of the model's own wherever a layout allows it: write to none
+of them. A family that no table knows is refused by the registry, with the reason.
 """
 
 # Upstream's import paths are attributes as well.
@@ -16,9 +16,11 @@ from transformer_lens.pretrained.weight_conversions import (  # noqa: F401
     gptj,
     hubert,
     llama,
+    mingpt,
     mistral,
     mixtral,
     nanogpt,
+    neel_solu_old,
     neo,
     neox,
     olmo,
@@ -45,9 +47,11 @@ from transformer_lens.pretrained.weight_conversions.converters import (
     convert_gptj_weights,
     convert_hubert_weights,
     convert_llama_weights,
+    convert_mingpt_weights,
     convert_mistral_weights,
     convert_mixtral_weights,
     convert_nanogpt_weights,
+    convert_neel_solu_old_weights,
     convert_neo_weights,
     convert_neox_weights,
     convert_olmo2_weights,
@@ -75,9 +79,11 @@ __all__ = [
     "convert_gptj_weights",
     "convert_hubert_weights",
     "convert_llama_weights",
+    "convert_mingpt_weights",
     "convert_mistral_weights",
     "convert_mixtral_weights",
     "convert_nanogpt_weights",
+    "convert_neel_solu_old_weights",
     "convert_neo_weights",
     "convert_neox_weights",
     "convert_olmo2_weights",

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformer_lens.loading.own_weights import convert_nanogpt
+from transformer_lens.loading.own_weights import convert_nanogpt, convert_upstream_format
 from transformer_lens.loading.state_dicts import state_dict_of
 
 StateDict = dict[str, torch.Tensor]
@@ -74,3 +74,13 @@ def convert_nanogpt_weights(old_state_dict: Mapping[str, torch.Tensor], cfg: Hoo
     Names may start with ``_orig_mod.``, which torch.compile adds. Biases that the state dict does not have are zero.
     """
     return convert_nanogpt(old_state_dict, cfg)
+
+
+def convert_mingpt_weights(old_state_dict: Mapping[str, torch.Tensor], cfg: HookedTransformerConfig) -> StateDict:
+    """Returns the weights of a state dict in minGPT's names in our names and shapes, as views; it is left as it is."""
+    return convert_upstream_format("mingpt", old_state_dict, cfg)
+
+
+def convert_neel_solu_old_weights(state_dict: Mapping[str, torch.Tensor], cfg: HookedTransformerConfig) -> StateDict:
+    """Returns the weights of an older SoLU model in our names and shapes, as views; the state dict is left as it is."""
+    return convert_upstream_format("neel-solu-old", state_dict, cfg)
