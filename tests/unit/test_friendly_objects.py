@@ -4,6 +4,7 @@ import json
 from html.parser import HTMLParser
 
 import pytest
+import safetensors.torch
 import torch
 
 from tests.unit.anatomy.kinds import KINDS
@@ -106,6 +107,29 @@ def test_a_folder_of_another_model_is_left_alone(tmp_path):
     with pytest.raises(FileExistsError, match="nothing was written"):
         make_model().save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model-00001-of-00002.safetensors"}
+
+
+def test_a_save_that_fails_leaves_what_was_saved_before(monkeypatch, tmp_path):
+    """Also over the folder that the model itself is mapped from."""
+    make_model().save_pretrained(tmp_path, max_shard_bytes=9000)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    model = HookedTransformer.from_pretrained(tmp_path, device="cpu")
+    with torch.no_grad():
+        model.unembed.b_U.add_(1)
+    write, written = safetensors.torch.save_file, []
+
+    def fail_at_the_third(tensors, path, metadata):
+        written.append(path)
+        if len(written) == 3:
+            path.write_bytes(b"half")
+            raise OSError("no space is left")
+        write(tensors, path, metadata)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", fail_at_the_third)
+    with pytest.raises(OSError, match="no space"):
+        model.save_pretrained(tmp_path, max_shard_bytes=9000)
+    assert len(written) == 3
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_packed_model_is_not_saved(tmp_path):

@@ -47,6 +47,7 @@ def save_model(
         MissingTensorError: A parameter is not there.
         QuantizedTensorError: Parameters are packed.
         FileExistsError: The folder holds a checkpoint that was not saved here.
+        OSError, SafetensorError: The files cannot be written; a model that was saved there before is there still.
     """
     from safetensors.torch import save_file
 
@@ -65,13 +66,20 @@ def save_model(
     path.mkdir(parents=True, exist_ok=True)
     shards = list(_shards({name: parameters[name] for name in axes}, max_shard_bytes))
     index: dict[str, str] = {}
-    for number, names in enumerate(shards, start=1):
-        file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        # The model may be the mapping of a file of this name: that one is not written into, but replaced.
-        part = path / f".{file}.part"
-        save_file({name: _stored(parameters[name], name, axes[name]) for name in names}, part, {"format": "pt"})
-        os.replace(part, path / file)
-        index |= dict.fromkeys(names, file)
+    # The model may be the mapping of files of these names: none is written into, and all are replaced at the end.
+    parts: dict[Path, Path] = {}
+    try:
+        for number, names in enumerate(shards, start=1):
+            file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+            part = path / f".{file}.part"
+            parts[part] = path / file
+            save_file({name: _stored(parameters[name], name, axes[name]) for name in names}, part, {"format": "pt"})
+            index |= dict.fromkeys(names, file)
+        for part, whole in parts.items():
+            os.replace(part, whole)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
     for stale in set(path.glob("model*.safetensors")) - {path / file for file in index.values()}:
         stale.unlink()
     index_file = path / "model.safetensors.index.json"
