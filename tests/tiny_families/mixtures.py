@@ -84,6 +84,9 @@ VARIANTS: dict[str, Variant] = {
         **{name: value for name, value in _ROUTED.items() if name not in _OF_DENSE_LAYERS}, **_IN_GROUPS,
         "head_dim": 10, "attention_bias": True,
     }),
+    "solar-open-unbiased": Variant("SolarOpenConfig", {
+        **{name: value for name, value in _ROUTED.items() if name not in _OF_DENSE_LAYERS}, "head_dim": 10,
+    }),
     "ernie4-5-moe": Variant("Ernie4_5_MoeConfig", _ERNIE),
     "ernie4-5-moe-dense-between": Variant("Ernie4_5_MoeConfig", {
         **_ERNIE, "num_hidden_layers": 5, "moe_layer_interval": 2, "moe_layer_start_index": 2, "moe_layer_end_index": 3,
@@ -91,6 +94,10 @@ VARIANTS: dict[str, Variant] = {
     }),
     "flex-olmo": Variant("FlexOlmoConfig", {
         **LLAMA, "num_experts": 5, "num_experts_per_tok": 2, "pad_token_id": 0, **rope("default", 500000.0),
+    }),
+    "flex-olmo-bias": Variant("FlexOlmoConfig", {
+        **LLAMA, "num_experts": 4, "num_experts_per_tok": 3, "pad_token_id": 0, "attention_bias": True,
+        "norm_topk_prob": True,
     }),
     "phimoe": Variant("PhimoeConfig", {
         **_PHIMOE, "attention_bias": True, "lm_head_bias": True, **rope("default", 1e6),
