@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 import torch
-from packaging.version import Version
 
 from tests.tiny_families import families, mixtures, variants
 from tests.tiny_families.variant import Family, Variant
@@ -43,9 +41,6 @@ def make_model(variant: Variant, dtype: torch.dtype = torch.float32, std: float 
     """
     from transformers import AutoModelForCausalLM
 
-    if Version(torch.__version__) < Version("2.1"):
-        # Some classes take it as an attribute, which it is not before it is imported.
-        importlib.import_module("torch._dynamo")
     model = AutoModelForCausalLM.from_config(variant.config(), attn_implementation="eager").eval().to(torch.float32)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

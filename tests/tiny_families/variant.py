@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from packaging.version import Version
 
+# Their caches mark addresses for the compiler of torch 2.1.
+_NEED_TORCH_2_1 = ("Gemma2Config", "Cohere2Config")
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -18,6 +21,8 @@ class Variant:
     settings: dict[str, Any]
     # The first release of transformers whose own forward pass is right for it.
     right_since: str = "4.49"
+    # The first release of transformers that reads every field of it.
+    fields_since: str = "4.49"
     # The first release of torch that transformers' class runs on.
     torch_since: str = "2.0"
     # What the weights of norms lie around, so that a norm multiplies by about one.
@@ -25,16 +30,25 @@ class Variant:
     # Fields of ours that differ from those of the family.
     traits: dict[str, Any] = field(default_factory=dict)
 
+    def has_config(self) -> bool:
+        """Whether the installed transformers has the config."""
+        import transformers
+
+        return hasattr(transformers, self.config_class)
+
     def why_no_reference(self) -> str | None:
         """Says why the installed transformers cannot be compared with; None where it can."""
         import transformers
 
-        if not hasattr(transformers, self.config_class):
+        if not self.has_config():
             return f"transformers has no {self.config_class} in this release"
+        if Version(transformers.__version__) < Version(self.fields_since):
+            return f"transformers reads not all of its fields before {self.fields_since}"
         if Version(transformers.__version__) < Version(self.right_since):
             return f"transformers computes this wrongly before {self.right_since}"
-        if Version(torch.__version__) < Version(self.torch_since):
-            return f"transformers' {self.config_class} needs torch {self.torch_since}"
+        torch_since = "2.1" if self.config_class in _NEED_TORCH_2_1 else self.torch_since
+        if Version(torch.__version__) < Version(torch_since):
+            return f"transformers' class for {self.config_class} needs torch {torch_since}"
         return None
 
     def config(self) -> Any:

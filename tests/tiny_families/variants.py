@@ -355,8 +355,7 @@ VARIANTS |= {
             "norm_topk_prob": True,
             "qkv_bias": False,
         },
-        # Before, it reads no qkv_bias.
-        right_since="4.55",
+        fields_since="4.55",
     ),
     "olmoe": Variant("OlmoeConfig", {**LLAMA, "num_experts_per_tok": 2, "num_experts": 5}),
     "olmoe-clip": Variant(

@@ -30,7 +30,7 @@ SQUARE = [name for name in VARIANTS if name.endswith("-square")]
 
 
 def there(name):
-    if (reason := VARIANTS[name].why_no_reference()) is not None and "no " in reason:
+    if (reason := VARIANTS[name].why_no_reference()) is not None and "wrongly" not in reason:
         pytest.skip(reason)
     return VARIANTS[name]
 
@@ -424,7 +424,7 @@ def test_each_entry_of_a_table_is_asked_for_by_some_variant(name):
     for variant in VARIANTS.values():
         # Two tables of one family, alone and inside a larger model, have their reader and their recipes in common.
         table = SUPPORTED[CLASSES[family_of(variant)]]
-        if table.read_config is not architecture.read_config or variant.why_no_reference() is not None:
+        if table.read_config is not architecture.read_config or not variant.has_config():
             continue
         config = {**variant.config().to_dict(), "architectures": [table.name]}
         fields = read_config(table, config, "it")

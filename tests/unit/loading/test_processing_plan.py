@@ -57,7 +57,7 @@ LEGALITY = [
     ({"norm_weight_offset": 1.0, "embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logit_multiplier": 0.3}, {}),
     ({"normalization_type": "RMS", "post_embedding_ln": True}, {}),
     ({"gated_mlp": True, "gated_mlp_bias": True}, {}),
-    ({"gated_mlp": True, **EXPERTS}, {"fold_ln": "a norm has a bias, and there is none"}),
+    ({"gated_mlp": True, **EXPERTS}, {}),
     ({"gated_mlp": True, **EXPERTS, "norm_bias": False}, {}),
     ({"gated_mlp": True, **EXPERTS, "router_bias": True, "expert_bias": True}, {}),
     ({"gated_mlp": True, **EXPERTS, "normalization_type": "RMS"}, RMS),
