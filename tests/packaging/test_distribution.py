@@ -79,7 +79,8 @@ def test_the_sdist_holds_what_its_tests_need(sdist):
     assert {"constraints/dev.txt", "constraints/matrix.toml", "tests/conftest.py", "docs/errors.md"} <= names
     folders = {name.split("/")[0] for name in names if "/" in name}
     assert folders == {
-        "transformer_lens", "tests", "benchmarks", "demo", "docs", "constraints", "fuzz", "hook_map", "matrix", ".github",
+        "transformer_lens", "tests", "benchmarks", "demo", "docs", "constraints", "fuzz", "hook_map", "matrix",
+        ".github",
     }  # fmt: skip
     assert not [name for name in names if "__pycache__" in name or "/out/" in name]
 
