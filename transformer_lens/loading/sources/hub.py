@@ -168,17 +168,17 @@ def download_file(repo: str, name: str, subfolder: str | None, cache_dir: str | 
     return found
 
 
-def silence_of(
-    repo: str, name: str, revision: str | None, subfolder: str | None, token: str | bool | None
-) -> str | None:
+def silence_of(repo: str, name: str, revision: str | None, subfolder: str | None) -> str | None:
     """Asks the hub once about a file, and returns why there is no answer; None where there is one, whatever it is.
 
     A download itself tries five times, and takes half a minute to give up.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import constants, get_session, hf_hub_url
 
+    url = hf_hub_url(repo, name, subfolder=subfolder, revision=revision)
     try:
-        get_hf_file_metadata(hf_hub_url(repo, name, subfolder=subfolder, revision=revision), token=token)
+        # Releases before 1.0 try again in each of their own functions. Without a token a refusal is an answer too.
+        get_session().head(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:
         # What the hub answered, in whatever words, is told by the download.
         if type(error).__module__.partition(".")[0] in _TRANSPORTS:

@@ -78,7 +78,7 @@ class HubSource(Source):
         if cached(self.repo, name, self.revision, self.subfolder, self.cache_dir) is not None:
             return
         self.met.append(name)
-        silence = silence_of(self.repo, name, self.revision, self.subfolder, self.token)
+        silence = silence_of(self.repo, name, self.revision, self.subfolder)
         if silence is not None:
             self.silences.append(silence)
             logging.getLogger(__name__).warning(
