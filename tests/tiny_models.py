@@ -32,6 +32,24 @@ def parameters_in_order(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
     return sorted(model.named_parameters(), key=lambda item: item[0].replace("embed_out.", "lm_head."))
 
 
+def _built(config: Any) -> Any:
+    """Returns the model of a config, with any numbers."""
+    import transformers
+
+    def build() -> Any:
+        return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+
+    if int(transformers.__version__.split(".")[0]) >= 5:
+        return build()
+    from transformers.modeling_utils import no_init_weights
+
+    # Some releases before 5 fail where they initialize a norm without a bias.
+    with no_init_weights():
+        model = build()
+    model.tie_weights()
+    return model
+
+
 def make_model(variant: Variant, dtype: torch.dtype = torch.float32, std: float = 0.25) -> Any:
     """Makes the model in eval mode, with every parameter drawn from N(0, std^2); norm weights lie around 1.
 
@@ -39,9 +57,7 @@ def make_model(variant: Variant, dtype: torch.dtype = torch.float32, std: float 
 
     The draw goes by sorted names, so that it is the same under every release of transformers.
     """
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_config(variant.config(), attn_implementation="eager").eval().to(torch.float32)
+    model = _built(variant.config()).eval().to(torch.float32)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in parameters_in_order(model):

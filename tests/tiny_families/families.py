@@ -143,7 +143,8 @@ FAMILIES: dict[str, Family] = {
     ),
     "gpt_oss": Family(
         "GptOssConfig", {**WITH_HEADS, **EXPERTS}, {**RMS, "use_attention_sinks": True},
-        beside={"rope_parameters": {"rope_type": "default", "rope_theta": 150000.0}},
+        # The class of transformers 4 has a default of the older field.
+        beside={"rope_parameters": {"rope_type": "default", "rope_theta": 150000.0}, "rope_scaling": None},
         means=(({"sliding_window": 5}, {"windows": [5, None, 5, None]}),),
         refuses=(({"rope_parameters": ...}, "UnhandledConfigError", "rope_parameters is not there"),),
     ),

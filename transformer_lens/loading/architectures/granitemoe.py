@@ -54,6 +54,9 @@ BLOCK: dict[str, Recipe] = {
     "mlp.shared_expert.W_out.weight": Take("{p}layers.{i}.shared_mlp.output_linear.weight", "d_model d_shared"),
 }
 
+# What files of transformers 4 say of both classes.
+ROTARY = {"position_embedding_type": "rope"}
+
 GRANITE_MOE = Architecture(
     name="GraniteMoeForCausalLM",
     model_type="granitemoe",
@@ -65,5 +68,5 @@ GRANITE_MOE = Architecture(
     dropped=llama_like.DROPPED,
     read_config=_read,
     ignored=mixtures.IGNORED,
-    required={**llama_like.REQUIRED, "mlp_bias": False, "shared_intermediate_size": 0},
+    required={**llama_like.REQUIRED, **ROTARY, "mlp_bias": False, "shared_intermediate_size": 0},
 )
